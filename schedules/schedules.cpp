@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "schedules.h"
+
+#include <algorithm>
+
+namespace hrnn {
+namespace {
+
+using Halide::RVar;
+using Halide::TailStrategy;
+using Halide::Var;
+
+constexpr int kPanelBytes = 64;  // one packed row: runtime/src/pack.h
+
+// Independent accumulators that hide the latency of a multiply-add on every core we know: latency 4, two a cycle.
+constexpr int kAccumulatorsForLatency = 8;
+
+int vectors_per_panel(const Machine &machine) { return kPanelBytes / machine.vector_bytes; }
+
+// One row: every weight is used once, so only latency matters; enough panels to hide it, never spilling.
+Tile single_row_tile(const Machine &machine, int gates) {
+  int accumulators = gates * vectors_per_panel(machine);
+  int panels = 1;
+  while (panels < 8 && panels * accumulators < kAccumulatorsForLatency + 4 &&
+         2 * panels * accumulators + 2 <= machine.registers)
+    panels *= 2;
+  return {panels, 1, false};
+}
+
+// Many rows: the tile with the fewest loads per multiply-add whose accumulators, operands and one weight fit.
+Tile many_rows_tile(const Machine &machine, int gates) {
+  Tile best{1, 1, false};
+  double best_loads = 1e9;
+  for (bool gate_by_gate : {false, true}) {
+    for (int panels : {1, 2, 4}) {
+      for (int rows : {2, 4, 8}) {
+        int weights = panels * vectors_per_panel(machine) * (gate_by_gate ? 1 : gates);
+        int accumulators = weights * rows;
+        if (accumulators + std::min(weights, rows) + 1 > machine.registers) continue;
+        if (accumulators < kAccumulatorsForLatency) continue;
+        double loads = double(weights + rows) / accumulators;
+        if (loads < best_loads - 1e-9) best_loads = loads, best = {panels, rows, gate_by_gate};
+      }
+    }
+  }
+  return best;
+}
+
+void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
+  Var panel_outer("po"), panel_inner("pi"), row_outer("ro"), row_inner("ri");
+  const int vector = s.lanes / vectors_per_panel(machine);
+
+  // The caller asks for whole tiles, so no tail is generated. Panels outermost: a panel's weights stay in the cache
+  // while all rows pass.
+  s.output.bound(s.lane, 0, s.lanes)
+      .split(s.panel, panel_outer, panel_inner, tile.panels, TailStrategy::RoundUp)
+      .split(s.row, row_outer, row_inner, tile.rows, TailStrategy::RoundUp);
+  if (s.output_has_gate) {
+    s.output.bound(s.gate, 0, s.gates).reorder(s.lane, s.gate, panel_inner, row_inner, row_outer, panel_outer);
+    s.output.unroll(s.gate);
+  } else {
+    s.output.reorder(s.lane, panel_inner, row_inner, row_outer, panel_outer);
+  }
+  s.output.vectorize(s.lane, vector).unroll(s.lane).unroll(panel_inner).unroll(row_inner);
+
+  s.product.compute_at(s.output, row_outer)
+      .bound(s.lane, 0, s.lanes)
+      .bound(s.gate, 0, s.gates)
+      .bound_extent(s.panel, tile.panels)
+      .bound_extent(s.row, tile.rows);
+  s.product.reorder(s.lane, s.gate, s.panel, s.row)
+      .vectorize(s.lane, vector)
+      .unroll(s.lane)
+      .unroll(s.gate)
+      .unroll(s.panel)
+      .unroll(s.row);
+  if (tile.gate_by_gate)
+    s.product.update().reorder(s.lane, s.panel, s.row, s.k, s.gate);
+  else
+    s.product.update().reorder(s.lane, s.gate, s.panel, s.row, s.k);
+  s.product.update().vectorize(s.lane, vector).unroll(s.lane).unroll(s.panel).unroll(s.row).unroll(s.gate);
+}
+
+// One thread a hidden unit and row; a block covers `threads` units of one row. Every thread runs its own product, its
+// gates side by side in registers; the 64-byte rows of weights are read coalesced.
+void schedule_gpu(const Machine &machine, ProductLoops &s) {
+  Var panel_outer("po"), panel_inner("pi");
+  const int panels = std::max(1, machine.threads / s.lanes);
+  s.output.bound(s.lane, 0, s.lanes).split(s.panel, panel_outer, panel_inner, panels, TailStrategy::GuardWithIf);
+  if (s.output_has_gate) {
+    s.output.bound(s.gate, 0, s.gates).reorder(s.gate, s.lane, panel_inner, panel_outer, s.row).unroll(s.gate);
+  } else {
+    s.output.reorder(s.lane, panel_inner, panel_outer, s.row);
+  }
+  s.output.gpu_blocks(panel_outer, s.row).gpu_threads(s.lane, panel_inner);
+  s.product.compute_at(s.output, s.lane).bound(s.gate, 0, s.gates).unroll(s.gate);
+  s.product.update().reorder(s.gate, s.k).unroll(s.gate);
+}
+
+}  // namespace
+
+std::vector<Tile> tiles(const Machine &machine, int gates) {
+  if (machine.gpu) return {{1, 1, false}};  // blocks handle their own remainders
+  std::vector<Tile> all;
+  auto add = [&](Tile tile) {
+    for (const Tile &other : all)
+      if (other.panels == tile.panels && other.rows == tile.rows) return;
+    all.push_back(tile);
+  };
+  Tile many = many_rows_tile(machine, gates), single = single_row_tile(machine, gates);
+  add(many);
+  if (many.panels > 1) add({1, many.rows, many.gate_by_gate});
+  add(single);
+  if (single.panels > 1) add({1, 1, false});
+  return all;
+}
+
+void schedule_product(const Machine &machine, const Tile &tile, ProductLoops loops) {
+  if (machine.gpu)
+    schedule_gpu(machine, loops);
+  else
+    schedule_cpu(machine, tile, loops);
+}
+
+}  // namespace hrnn

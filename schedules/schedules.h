@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How kernels are computed: functions of the machine's parameters and of schedule parameters. No algorithm here, and no
+// number of a machine outside targets/.
+#pragma once
+#include <vector>
+
+#include "Halide.h"
+#include "targets.h"
+
+namespace hrnn {
+
+// What one kernel computes jointly: `panels` panels of hidden units x `rows` batch rows, all gates of a panel.
+// gate_by_gate: one pass over k per gate instead of one for all, where all gates' accumulators do not fit the registers.
+struct Tile {
+  int panels, rows;
+  bool gate_by_gate;
+};
+
+// The tiles that cover any problem on this machine for a product of `gates` gates, best first: for one row (bound by
+// the weights' bandwidth) and for many (bound by arithmetic); each kind also with one panel, for the remainder.
+std::vector<Tile> tiles(const Machine &machine, int gates);
+
+// The loops of a product followed by something pointwise:
+//   product(lane, gate, panel, row) = bias; product += weights * operand over k
+//   output(lane, ..., panel, row) = f(product, ...)
+struct ProductLoops {
+  Halide::Func output;                     // the Func whose tiles are computed one after another
+  Halide::Func product;
+  Halide::Var lane, gate, panel, row;      // gate: undefined in output when it has no gate dimension
+  Halide::RVar k;
+  int lanes, gates;
+  bool output_has_gate;
+};
+
+void schedule_product(const Machine &machine, const Tile &tile, ProductLoops loops);
+
+}  // namespace hrnn

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "variants.h"
+
+#include <set>
+
+namespace hrnn {
+namespace {
+
+// Activations that get kernels of their own beside each cell's defaults.
+struct CommonActivations {
+  const char *cell;
+  std::vector<std::string> activations;
+};
+const std::vector<CommonActivations> kCommon = {{"rnn", {"relu"}}};
+
+std::vector<std::vector<std::string>> activation_sets(const std::string &cell) {
+  std::vector<std::vector<std::string>> sets = {cell_by_name(cell).default_activations};
+  for (const CommonActivations &row : kCommon)
+    if (cell == row.cell) sets.push_back(row.activations);
+  sets.push_back({});  // any
+  return sets;
+}
+
+}  // namespace
+
+std::vector<KernelFamily> library_families(const std::vector<std::string> &cells, const std::vector<hrnn_dtype> &dtypes,
+                                           const std::vector<int> &hidden) {
+  std::vector<KernelFamily> families;
+  std::set<int> gates = {1};
+  for (const std::string &cell : cells) gates.insert(cell_by_name(cell).gates);
+  for (hrnn_dtype dtype : dtypes) {
+    for (int count : gates) families.push_back({HRNN_PROJECTION, "", {}, count, dtype, 0});
+    for (const std::string &cell : cells) {
+      for (const auto &activations : activation_sets(cell)) {
+        families.push_back({HRNN_STEP, cell, activations, 0, dtype, 0});
+        for (int size : hidden)
+          if (!activations.empty()) families.push_back({HRNN_STEP, cell, activations, 0, dtype, size});
+      }
+    }
+  }
+  return families;
+}
+
+std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &target) {
+  std::vector<KernelSpec> specs;
+  const bool step = family.kind == HRNN_STEP;
+  const int phases = step ? static_cast<int>(cell_by_name(family.cell).phases.size()) : 1;
+  for (int phase = 0; phase < phases; phase++) {
+    const int gates = step ? static_cast<int>(cell_by_name(family.cell).phases[phase].gates.size()) : family.gates;
+    for (const Tile &tile : tiles(target.machine, gates)) {
+      KernelSpec spec;
+      spec.kind = family.kind;
+      spec.cell = family.cell;
+      spec.phase = phase;
+      spec.gates = family.gates;
+      spec.activations = family.activations;
+      spec.dtype = family.dtype;
+      spec.tile = tile;
+      spec.inner = family.inner;
+      specs.push_back(spec);
+    }
+  }
+  return specs;
+}
+
+}  // namespace hrnn

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What plan.cpp (CPU) and device_run.cpp (GPU) share.
+#pragma once
+#include "array.h"
+#include "kernel_call.h"
+#include "pack.h"
+#include "plan.h"
+
+// Activation arguments of general kernels, in the problem's type.
+struct ActivationArguments {
+  int32_t kinds[HRNN_MAX_ACTIVATIONS];
+  union Number {
+    float f32;
+    double f64;
+  } alpha[HRNN_MAX_ACTIVATIONS], beta[HRNN_MAX_ACTIVATIONS], clip;
+};
+
+namespace hrnn {
+struct DeviceWeights;  // device_run.cpp
+struct DeviceState;
+constexpr int kMaxCarried = 3;
+}  // namespace hrnn
+
+struct hrnn_plan {
+  hrnn_problem problem;
+  char cell_name[64];
+  hrnn::CellShape cell;
+  hrnn::PackedLayer layout;
+  hrnn::LayerChoice choice;
+  hrnn_selection selection;
+  const uint8_t *packed;      // embedded, or `owned`
+  hrnn::AlignedBuffer owned;
+  ActivationArguments activations[2];
+  int64_t directions, input, hidden, lanes, panels, element;  // element: bytes of a value
+  int64_t carried;
+  hrnn::DeviceWeights *device_weights;  // GPU plans: the packed weights' copy
+
+  int64_t padded() const { return panels * lanes; }
+  int64_t row_values() const { return cell.gates * padded(); }  // one row of a projection
+  const uint8_t *projection(int64_t d) const { return packed + d * layout.direction_bytes + layout.projection_offset; }
+  const uint8_t *phase(int64_t d, int64_t i) const { return packed + d * layout.direction_bytes + layout.phase_offsets[i]; }
+};
+
+namespace hrnn {
+
+// Per direction: the state, twice (kernels never write what they read), the operand between two phases and what is
+// carried along; then the projections of a stretch of time steps.
+struct DirectionState {
+  uint8_t *h[2];
+  uint8_t *operand, *carried[kMaxCarried];
+  int current;  // which of h is the state
+};
+
+}  // namespace hrnn
+
+struct hrnn_state {
+  const hrnn_plan *plan;
+  int64_t max_batch, chunk_rows;
+  hrnn::AlignedBuffer memory;
+  hrnn::DirectionState directions[2];
+  uint8_t *projected;            // [chunk_rows, panels, gates, lanes]
+  hrnn::Array<int32_t> order;    // rows by falling length
+  hrnn::Array<int32_t> lengths;  // in that order
+  hrnn::DeviceState *device;
+};
+
+namespace hrnn {
+
+// One direction's pass over the sequence, in processing order: step s of row b is time s, or length - 1 - s in reverse.
+struct Pass {
+  const hrnn_plan *plan;
+  hrnn_state *state;
+  const hrnn_run_args *args;  // with every stride filled in
+  int64_t direction;
+  bool reverse;
+  bool ragged;                // lengths differ: rows are in state->order
+
+  int64_t row_of(int64_t sorted) const { return ragged ? state->order[sorted] : sorted; }
+  int64_t length(int64_t sorted) const { return ragged ? state->lengths[sorted] : args->time; }
+  int64_t time_of(int64_t step, int64_t sorted) const { return reverse ? length(sorted) - 1 - step : step; }
+  int64_t active(int64_t step) const;  // rows with length > step
+};
+
+void append_activation_arguments(const hrnn_plan &plan, int64_t direction, void **args, int *count);
+
+// GPU: implemented over the device interface. All report failures in `error`.
+hrnn_status device_plan_init(hrnn_plan *plan, hrnn_error *error);
+void device_plan_destroy(hrnn_plan *plan);
+hrnn_status device_state_init(hrnn_state *state, hrnn_error *error);
+void device_state_destroy(hrnn_state *state);
+hrnn_status device_run(const Pass &pass, hrnn_error *error);
+
+}  // namespace hrnn

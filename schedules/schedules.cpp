@@ -68,17 +68,22 @@ void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
       .bound(s.gate, 0, s.gates)
       .bound_extent(s.panel, tile.panels)
       .bound_extent(s.row, tile.rows);
-  s.product.reorder(s.lane, s.gate, s.panel, s.row)
-      .vectorize(s.lane, vector)
-      .unroll(s.lane)
+  Var lane_outer("lo"), lane_inner("li");
+  s.product.split(s.lane, lane_outer, lane_inner, vector)
+      .reorder(lane_inner, lane_outer, s.gate, s.panel, s.row)
+      .vectorize(lane_inner)
+      .unroll(lane_outer)
       .unroll(s.gate)
       .unroll(s.panel)
       .unroll(s.row);
+  // Rows innermost: a vector of weights is loaded, used for every row, and its register is free again.
+  auto update = s.product.update();
+  update.split(s.lane, lane_outer, lane_inner, vector);
   if (tile.gate_by_gate)
-    s.product.update().reorder(s.lane, s.panel, s.row, s.k, s.gate);
+    update.reorder(lane_inner, s.row, lane_outer, s.panel, s.k, s.gate);
   else
-    s.product.update().reorder(s.lane, s.gate, s.panel, s.row, s.k);
-  s.product.update().vectorize(s.lane, vector).unroll(s.lane).unroll(s.panel).unroll(s.row).unroll(s.gate);
+    update.reorder(lane_inner, s.row, lane_outer, s.gate, s.panel, s.k);
+  update.vectorize(lane_inner).unroll(s.row).unroll(lane_outer).unroll(s.panel).unroll(s.gate);
 }
 
 // One thread a hidden unit and row; a block covers `threads` units of one row. Every thread runs its own product, its

@@ -145,6 +145,8 @@ std::vector<EmittedLibrary> emit(const EmitRequest &request) {
 
   std::vector<EmittedLibrary> libraries;
   for (Group &group : groups) {
+    if (group.kernels.empty())
+      throw std::runtime_error("target " + group.library.backend + " has no kernels of the types asked for");
     const fs::path folder = fs::path(group.library.path).parent_path();
     fs::create_directories(folder);
     TemporaryFolder objects(folder);

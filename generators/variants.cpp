@@ -43,6 +43,7 @@ std::vector<KernelFamily> library_families(const std::vector<std::string> &cells
 
 std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &target) {
   std::vector<KernelSpec> specs;
+  if (family.dtype == HRNN_F64 && !target.float64) return specs;
   const bool step = family.kind == HRNN_STEP;
   const int phases = step ? static_cast<int>(cell_by_name(family.cell).phases.size()) : 1;
   for (int phase = 0; phase < phases; phase++) {

@@ -24,6 +24,7 @@ struct TargetRow {
   const char *halide;  // Halide's target string, the full chain of features spelled out
   Machine machine;
   int elf_machine;     // e_machine of objects
+  bool float64;        // kernels in double precision are right here
   const char *tested;  // how its kernels are executed in tests
 };
 

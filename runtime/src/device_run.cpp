@@ -3,6 +3,7 @@
 // Runs a direction on a GPU. Steps of a stretch of time are launched one after another without waiting; their states
 // are kept in a history on the device and fetched once a stretch.
 #include <cstring>
+#include <initializer_list>
 
 #include "hrnn/device.h"
 #include "plan_internal.h"
@@ -24,6 +25,14 @@ struct DeviceState {
 namespace {
 
 constexpr int64_t kDeviceChunkBytes = 16 << 20;  // of projections on the device
+
+// Views into device memory begin at multiples of this: the largest base alignment that OpenCL devices ask for.
+constexpr int64_t kViewAlignment = 512;
+
+int64_t aligned(int64_t bytes) { return (bytes + kViewAlignment - 1) / kViewAlignment * kViewAlignment; }
+
+// One step's states in the history.
+int64_t slot_bytes(const hrnn_plan &plan, int64_t batch) { return aligned(batch * plan.padded() * plan.element); }
 
 hrnn_status failed(hrnn_error *error, const hrnn_plan &plan, const char *what, int code) {
   return fail(error, HRNN_DEVICE_ERROR, "%s: %s failed with error %d", hrnn_isa_name(plan.choice.isa), what, code);
@@ -115,7 +124,7 @@ hrnn_status project(const Pass &pass, DeviceState *d, int64_t rows, hrnn_error *
 // Step `index` of a stretch: history[index] -> history[index + 1], on the first `rows` rows.
 int launch_step(const Pass &pass, DeviceState *d, int64_t index, int64_t rows) {
   const hrnn_plan &plan = *pass.plan;
-  const int64_t batch = pass.args->batch, state_bytes = batch * plan.padded() * plan.element;
+  const int64_t batch = pass.args->batch, slot = slot_bytes(plan, batch);
   const LayerKernels &chosen = plan.choice.directions[pass.direction];
   for (int64_t phase = 0; phase < plan.cell.phases; phase++) {
     const bool last = phase + 1 == plan.cell.phases;
@@ -130,16 +139,15 @@ int launch_step(const Pass &pass, DeviceState *d, int64_t index, int64_t rows) {
     input.set(0, plan.lanes, 1);
     input.set(1, plan.cell.gates, plan.lanes);
     input.set(2, plan.panels, plan.lanes * plan.cell.gates);
-    input.set(3, batch, plan.row_values());
+    input.set(3, batch, plan.row_values(), -index * batch);  // row 0 of this step is row index * batch of the stretch
     state.init(plan);
     set_panels(plan, &state, batch);
     operand.init(plan);
     operand.set(0, plan.hidden, 1);
     operand.set(1, batch, plan.padded());
-    int code = input.view(d->projected, uint64_t(index * batch * plan.row_values() * plan.element));
-    if (code == 0) code = state.view(d->history, uint64_t(index * state_bytes));
-    if (code == 0)
-      code = phase == 0 ? operand.view(d->history, uint64_t(index * state_bytes)) : operand.view(d->between[0], 0);
+    int code = input.view(d->projected, 0);
+    if (code == 0) code = state.view(d->history, uint64_t(index * slot));
+    if (code == 0) code = phase == 0 ? operand.view(d->history, uint64_t(index * slot)) : operand.view(d->between[0], 0);
 
     void *args[5 + kMaxCarried + 3 * HRNN_MAX_ACTIVATIONS + 1 + 1 + kMaxCarried];
     int n = 0;
@@ -154,7 +162,7 @@ int launch_step(const Pass &pass, DeviceState *d, int64_t index, int64_t rows) {
     for (int64_t i = 0; i < (last ? 1 : 1 + plan.carried) && code == 0; i++) {
       out[i].init(plan);
       set_panels(plan, &out[i], rows);
-      code = last ? out[i].view(d->history, uint64_t((index + 1) * state_bytes)) : out[i].view(d->between[i], 0);
+      code = last ? out[i].view(d->history, uint64_t((index + 1) * slot)) : out[i].view(d->between[i], 0);
       args[n++] = out[i].arg();
     }
     const KernelSet &kernels = chosen.phases[phase];
@@ -172,7 +180,7 @@ void scatter_outputs(const Pass &pass, int64_t begin, int64_t end, const uint8_t
   const size_t bytes = size_t(plan.hidden * plan.element);
   uint8_t *final_state = pass.state->directions[pass.direction].h[0];
   for (int64_t s = begin; s < end; s++) {
-    const uint8_t *states = history + (s + 1 - begin) * a.batch * row_bytes;
+    const uint8_t *states = history + (s + 1 - begin) * slot_bytes(plan, a.batch);
     for (int64_t b = 0; b < pass.active(s); b++) {
       const int64_t at = pass.time_of(s, b) * a.y_time_stride + pass.direction * a.y_dir_stride +
                          pass.row_of(b) * a.y_batch_stride;
@@ -199,7 +207,7 @@ hrnn_status run_stretch(const Pass &pass, int64_t begin, int64_t end, hrnn_error
   if (status != HRNN_OK) return status;
   for (int64_t s = begin; s < end && code == 0; s++) code = launch_step(pass, d, s - begin, pass.active(s));
   if (code != 0) return failed(error, plan, "launching a step", code);
-  code = device.download(d->history, 0, staging, state_bytes * uint64_t(steps + 1));
+  code = device.download(d->history, 0, staging, uint64_t(slot_bytes(plan, batch) * (steps + 1)));
   if (code != 0) return failed(error, plan, "copying the states back", code);
   // The state lives in h[0] from here on.
   if (host.current == 1) memcpy(host.h[0], host.h[1], state_bytes);
@@ -216,17 +224,27 @@ hrnn_status device_plan_init(hrnn_plan *plan, hrnn_error *error) {
   if (w == nullptr) return fail(error, HRNN_OUT_OF_MEMORY, "no memory for a plan");
   *w = {};
   plan->device_weights = w;
-  int code = device.allocate(uint64_t(plan->layout.bytes), &w->memory);
-  if (code == 0) code = device.upload(w->memory, 0, plan->packed, uint64_t(plan->layout.bytes));
-  for (int64_t d = 0; d < plan->directions && code == 0; d++) {
-    auto view = [&](int64_t block, const PackedProduct &product, uint64_t (&handles)[2]) {
-      const int64_t base = d * plan->layout.direction_bytes + block;
-      if (code == 0) code = device.view(w->memory, uint64_t(base + product.weights_offset), &handles[0]);
-      if (code == 0) code = device.view(w->memory, uint64_t(base + product.bias_offset), &handles[1]);
-    };
-    view(plan->layout.projection_offset, plan->layout.projection, w->projection[d]);
-    for (int64_t i = 0; i < plan->cell.phases; i++)
-      view(plan->layout.phase_offsets[i], plan->layout.phases[i], w->phases[d][i]);
+  // Every block of weights and of biases gets an aligned place of its own.
+  int64_t bytes = 0;
+  int code = 0;
+  auto place = [&](const uint8_t *from, int64_t size, uint64_t *handle) {
+    if (code == 0 && from != nullptr) code = device.upload(w->memory, uint64_t(bytes), from, uint64_t(size));
+    if (code == 0 && from != nullptr) code = device.view(w->memory, uint64_t(bytes), handle);
+    bytes += aligned(size);
+  };
+  auto place_product = [&](const uint8_t *block, const PackedProduct &product, uint64_t (&handles)[2]) {
+    const int64_t weights = product.bias_offset - product.weights_offset, bias = product.bytes - product.bias_offset;
+    place(block == nullptr ? nullptr : block + product.weights_offset, weights, &handles[0]);
+    place(block == nullptr ? nullptr : block + product.bias_offset, bias, &handles[1]);
+  };
+  for (bool measuring : {true, false}) {
+    for (int64_t d = 0; d < plan->directions; d++) {
+      place_product(measuring ? nullptr : plan->projection(d), plan->layout.projection, w->projection[d]);
+      for (int64_t i = 0; i < plan->cell.phases; i++)
+        place_product(measuring ? nullptr : plan->phase(d, i), plan->layout.phases[i], w->phases[d][i]);
+    }
+    if (measuring) code = device.allocate(uint64_t(bytes), &w->memory);
+    bytes = 0;
   }
   return code == 0 ? HRNN_OK : failed(error, *plan, "copying the weights", code);
 }
@@ -257,7 +275,7 @@ hrnn_status device_state_init(hrnn_state *state, hrnn_error *error) {
   const int64_t step_bytes = state->max_batch * plan.row_values() * plan.element;
   d->chunk_steps = kDeviceChunkBytes / step_bytes > 1 ? kDeviceChunkBytes / step_bytes : 1;
   const int64_t x_bytes = d->chunk_steps * state->max_batch * plan.input * plan.element;
-  const int64_t h_bytes = state->max_batch * plan.padded() * plan.element;
+  const int64_t h_bytes = slot_bytes(plan, state->max_batch);
   const int64_t history_bytes = (d->chunk_steps + 1) * h_bytes;
   int code = device.allocate(uint64_t(x_bytes), &d->x);
   if (code == 0) code = device.allocate(uint64_t(d->chunk_steps * step_bytes), &d->projected);

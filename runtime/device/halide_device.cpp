@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A GPU backend over Halide's runtime. Compiled once per backend with HRNN_DEVICE_CUDA or HRNN_DEVICE_OPENCL defined and
+// linked with that backend's Halide runtime; it exports one symbol, hrnn_cuda_device or hrnn_opencl_device.
+#include <HalideRuntime.h>
+#include <dlfcn.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "hrnn/device.h"
+
+#if defined(HRNN_DEVICE_CUDA)
+#include <HalideRuntimeCuda.h>
+#define HRNN_DEVICE hrnn_cuda_device
+#elif defined(HRNN_DEVICE_OPENCL)
+#include <HalideRuntimeOpenCL.h>
+#define HRNN_DEVICE hrnn_opencl_device
+#else
+#error "define HRNN_DEVICE_CUDA or HRNN_DEVICE_OPENCL"
+#endif
+
+struct hrnn_device_memory {
+  halide_buffer_t buffer;
+  halide_dimension_t dim;
+};
+
+namespace {
+
+#if defined(HRNN_DEVICE_CUDA)
+constexpr uint32_t kIsa = HRNN_CUDA;
+constexpr const char *kLibraries[] = {"libcuda.so.1", "libcuda.so"};
+constexpr const char *kMissing = "no CUDA driver (libcuda.so.1 cannot be loaded)";
+const halide_device_interface_t *interface() { return halide_cuda_device_interface(); }
+#else
+constexpr uint32_t kIsa = HRNN_OPENCL;
+constexpr const char *kLibraries[] = {"libOpenCL.so.1", "libOpenCL.so"};
+constexpr const char *kMissing = "no OpenCL loader (libOpenCL.so.1 cannot be loaded)";
+const halide_device_interface_t *interface() { return halide_opencl_device_interface(); }
+#endif
+
+// Memory is counted in eight-byte units, so that extents of 32 bits reach 16 GiB.
+constexpr uint64_t kUnit = 8;
+
+char last_error[200];
+
+// Halide's default handler aborts; ours remembers, and the failing call returns its code.
+void remember_error(void *, const char *message) { snprintf(last_error, sizeof last_error, "%s", message); }
+void print_nothing(void *, const char *) {}
+
+void describe(halide_buffer_t *buffer, halide_dimension_t *dim, uint64_t offset, uint64_t bytes) {
+  *buffer = {};
+  *dim = {int32_t(offset / kUnit), int32_t((bytes + kUnit - 1) / kUnit), 1, 0};
+  buffer->type = {halide_type_uint, 64, 1};
+  buffer->dimensions = 1;
+  buffer->dim = dim;
+}
+
+// Calls use(part) on the part of the memory from `offset`, `bytes` long.
+template <class Use>
+int with_part(hrnn_device_memory *memory, uint64_t offset, uint64_t bytes, Use use) {
+  halide_buffer_t part;
+  halide_dimension_t dim;
+  describe(&part, &dim, offset, bytes);
+  int code = halide_device_crop(nullptr, &memory->buffer, &part);
+  if (code != 0) return code;
+  code = use(&part);
+  const int released = halide_device_release_crop(nullptr, &part);
+  return code != 0 ? code : released;
+}
+
+int allocate(uint64_t bytes, hrnn_device_memory **memory) {
+  if (bytes / kUnit >= INT32_MAX) return halide_error_code_buffer_allocation_too_large;
+  auto *m = static_cast<hrnn_device_memory *>(calloc(1, sizeof(hrnn_device_memory)));
+  if (m == nullptr) return halide_error_code_out_of_memory;
+  describe(&m->buffer, &m->dim, 0, bytes);
+  const int code = halide_device_malloc(nullptr, &m->buffer, interface());
+  if (code != 0)
+    free(m);
+  else
+    *memory = m;
+  return code;
+}
+
+void release(hrnn_device_memory *memory) {
+  halide_device_free(nullptr, &memory->buffer);
+  free(memory);
+}
+
+int view(hrnn_device_memory *memory, uint64_t offset, uint64_t *handle) {
+  halide_buffer_t part;
+  halide_dimension_t dim;
+  describe(&part, &dim, offset, uint64_t(memory->dim.extent) * kUnit - offset);
+  const int code = halide_device_crop(nullptr, &memory->buffer, &part);
+  *handle = part.device;
+  return code;
+}
+
+void release_view(hrnn_device_memory *memory, uint64_t handle) {
+  halide_buffer_t part = memory->buffer;
+  part.device = handle;
+  halide_device_release_crop(nullptr, &part);
+}
+
+int upload(hrnn_device_memory *memory, uint64_t offset, const void *from, uint64_t bytes) {
+  if (bytes == 0) return 0;
+  return with_part(memory, offset, bytes, [&](halide_buffer_t *part) {
+    part->host = static_cast<uint8_t *>(const_cast<void *>(from));
+    part->flags = halide_buffer_flag_host_dirty;
+    return halide_copy_to_device(nullptr, part, interface());
+  });
+}
+
+int download(hrnn_device_memory *memory, uint64_t offset, void *to, uint64_t bytes) {
+  if (bytes == 0) return 0;
+  return with_part(memory, offset, bytes, [&](halide_buffer_t *part) {
+    part->host = static_cast<uint8_t *>(to);
+    part->flags = halide_buffer_flag_device_dirty;
+    return halide_copy_to_host(nullptr, part);
+  });
+}
+
+int synchronize() {
+  halide_buffer_t buffer;
+  halide_dimension_t dim;
+  describe(&buffer, &dim, 0, 0);
+  buffer.device_interface = interface();
+  return halide_device_sync(nullptr, &buffer);
+}
+
+const void *buffer_interface() { return interface(); }
+
+// The driver is looked for at run time. It is loaded with global symbols because Halide asks for names it finds there
+// before it tries file names that not every installation has.
+bool driver_loads() {
+  for (const char *library : kLibraries)
+    if (dlopen(library, RTLD_NOW | RTLD_GLOBAL) != nullptr) return true;
+  return false;
+}
+
+int probe(char *reason, size_t reason_bytes) {
+  halide_set_error_handler(remember_error);
+  halide_set_custom_print(print_nothing);
+  if (!driver_loads()) {
+    snprintf(reason, reason_bytes, "%s", kMissing);
+    return 0;
+  }
+  last_error[0] = 0;
+  hrnn_device_memory *memory = nullptr;
+  const int code = allocate(64, &memory);
+  if (code != 0) {
+    snprintf(reason, reason_bytes, "the driver is there but no device can be used (error %d) %s", code, last_error);
+    return 0;
+  }
+  release(memory);
+  return 1;
+}
+
+}  // namespace
+
+extern "C" HRNN_API const hrnn_device HRNN_DEVICE = {HRNN_ABI_VERSION, kIsa,   probe,  buffer_interface, allocate,   release,
+                                                     view,             release_view, upload, download,         synchronize};

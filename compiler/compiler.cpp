@@ -27,9 +27,7 @@ CompiledModel lower(const Graph &graph, const std::string &name) {
   }
 }
 
-CompiledModel compile_model(const std::string &path, const std::string &name) {
-  return lower(*load_model(path), name);
-}
+CompiledModel compile_model(const std::string &path, const std::string &name) { return lower(*load_model(path), name); }
 
 hrnn_model CompiledModel::view(const hrnn_kernel_table *kernels) const {
   hrnn_model model{};

@@ -28,11 +28,16 @@ int64_t truncated(double value) {
 
 const char *type_name(DataType type) {
   switch (type) {
-    case DataType::Float32: return "float32";
-    case DataType::Float64: return "float64";
-    case DataType::Int32: return "int32";
-    case DataType::Int64: return "int64";
-    case DataType::Bool: return "bool";
+    case DataType::Float32:
+      return "float32";
+    case DataType::Float64:
+      return "float64";
+    case DataType::Int32:
+      return "int32";
+    case DataType::Int64:
+      return "int64";
+    case DataType::Bool:
+      return "bool";
   }
   return "?";
 }
@@ -40,10 +45,13 @@ const char *type_name(DataType type) {
 int64_t type_bytes(DataType type) {
   switch (type) {
     case DataType::Float32:
-    case DataType::Int32: return 4;
+    case DataType::Int32:
+      return 4;
     case DataType::Float64:
-    case DataType::Int64: return 8;
-    case DataType::Bool: return 1;
+    case DataType::Int64:
+      return 8;
+    case DataType::Bool:
+      return 1;
   }
   return 1;
 }
@@ -52,11 +60,16 @@ bool is_float(DataType type) { return type == DataType::Float32 || type == DataT
 
 hrnn_dtype runtime_type(DataType type) {
   switch (type) {
-    case DataType::Float32: return HRNN_F32;
-    case DataType::Float64: return HRNN_F64;
-    case DataType::Int32: return HRNN_I32;
-    case DataType::Int64: return HRNN_I64;
-    case DataType::Bool: break;
+    case DataType::Float32:
+      return HRNN_F32;
+    case DataType::Float64:
+      return HRNN_F64;
+    case DataType::Int32:
+      return HRNN_I32;
+    case DataType::Int64:
+      return HRNN_I64;
+    case DataType::Bool:
+      break;
   }
   throw ModelError("bool tensors are only supported in shape arithmetic that folds at compile time");
 }
@@ -70,20 +83,28 @@ bool Constant::all_zero() const {
 
 double Constant::real(int64_t index) const {
   switch (type) {
-    case DataType::Float32: return at<float>(index);
-    case DataType::Float64: return at<double>(index);
-    case DataType::Int32: return at<int32_t>(index);
-    case DataType::Int64: return static_cast<double>(at<int64_t>(index));
-    case DataType::Bool: return at<uint8_t>(index) != 0;
+    case DataType::Float32:
+      return at<float>(index);
+    case DataType::Float64:
+      return at<double>(index);
+    case DataType::Int32:
+      return at<int32_t>(index);
+    case DataType::Int64:
+      return static_cast<double>(at<int64_t>(index));
+    case DataType::Bool:
+      return at<uint8_t>(index) != 0;
   }
   return 0;
 }
 
 int64_t Constant::integer(int64_t index) const {
   switch (type) {
-    case DataType::Int32: return at<int32_t>(index);
-    case DataType::Int64: return at<int64_t>(index);
-    default: return truncated(real(index));
+    case DataType::Int32:
+      return at<int32_t>(index);
+    case DataType::Int64:
+      return at<int64_t>(index);
+    default:
+      return truncated(real(index));
   }
 }
 
@@ -157,9 +178,15 @@ std::vector<int64_t> dense_strides(const std::vector<int64_t> &dims) {
 Constant copy_view(const Constant &constant, const StridedView &view) {
   Constant result = make_constant(constant.type, view.dims);
   switch (type_bytes(constant.type)) {
-    case 1: copy_elements<1>(constant, view, result.bytes.data()); break;
-    case 4: copy_elements<4>(constant, view, result.bytes.data()); break;
-    default: copy_elements<8>(constant, view, result.bytes.data()); break;
+    case 1:
+      copy_elements<1>(constant, view, result.bytes.data());
+      break;
+    case 4:
+      copy_elements<4>(constant, view, result.bytes.data());
+      break;
+    default:
+      copy_elements<8>(constant, view, result.bytes.data());
+      break;
   }
   return result;
 }

@@ -49,7 +49,8 @@ std::optional<int> Dim::symbol() const {
 }
 
 void Dim::add(const Monomial &monomial, int64_t coefficient) {
-  if (monomial.size() > kMaxDegree) throw ModelError("a shape computation of this model multiplies too many dimensions");
+  if (monomial.size() > kMaxDegree)
+    throw ModelError("a shape computation of this model multiplies too many dimensions");
   int64_t &value = terms_[monomial];
   if (__builtin_add_overflow(value, coefficient, &value)) overflow();
   if (value == 0) terms_.erase(monomial);
@@ -94,9 +95,7 @@ std::optional<Dim> Dim::quotient(const Dim &divisor) const {
   return result;
 }
 
-bool Dim::conflicts(const Dim &other) const {
-  return literal() && other.literal() && *literal() != *other.literal();
-}
+bool Dim::conflicts(const Dim &other) const { return literal() && other.literal() && *literal() != *other.literal(); }
 
 std::string Dim::text(const std::vector<Symbol> &symbols) const {
   if (terms_.empty()) return "0";

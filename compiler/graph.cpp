@@ -13,17 +13,22 @@ namespace {
 // those of the operator ONNX once had, and ScaledTanh never had any, so it must be given both.
 constexpr std::nullopt_t kNoDefault = std::nullopt;
 const ActivationRule kRules[HRNN_ACTIVATION_COUNT] = {
-    {"Relu", false, false, kNoDefault, kNoDefault},       {"Tanh", false, false, kNoDefault, kNoDefault},
-    {"Sigmoid", false, false, kNoDefault, kNoDefault},    {"Affine", true, true, 1.0, 0.0},
-    {"LeakyRelu", true, false, 0.01, kNoDefault},         {"ThresholdedRelu", true, false, 1.0, kNoDefault},
-    {"ScaledTanh", true, true, kNoDefault, kNoDefault},   {"HardSigmoid", true, true, 0.2, 0.5},
-    {"Elu", true, false, 1.0, kNoDefault},                {"Softsign", false, false, kNoDefault, kNoDefault},
+    {"Relu", false, false, kNoDefault, kNoDefault},
+    {"Tanh", false, false, kNoDefault, kNoDefault},
+    {"Sigmoid", false, false, kNoDefault, kNoDefault},
+    {"Affine", true, true, 1.0, 0.0},
+    {"LeakyRelu", true, false, 0.01, kNoDefault},
+    {"ThresholdedRelu", true, false, 1.0, kNoDefault},
+    {"ScaledTanh", true, true, kNoDefault, kNoDefault},
+    {"HardSigmoid", true, true, 0.2, 0.5},
+    {"Elu", true, false, 1.0, kNoDefault},
+    {"Softsign", false, false, kNoDefault, kNoDefault},
     {"Softplus", false, false, kNoDefault, kNoDefault},
 };
 
 std::string describe(const op::Recurrent &layer) {
-  std::string result = fmt::format("{} {} -> {}, {}", layer.cell, layer.input_size, layer.hidden_size,
-                                   direction_name(layer.direction));
+  std::string result =
+      fmt::format("{} {} -> {}, {}", layer.cell, layer.input_size, layer.hidden_size, direction_name(layer.direction));
   if (layer.layout == 1) result += ", batch-major";
   result += ", activations";
   for (const auto &direction : layer.activations) {
@@ -122,9 +127,12 @@ std::optional<hrnn_activation_kind> find_activation(const std::string &name) {
 
 const char *direction_name(hrnn_direction direction) {
   switch (direction) {
-    case HRNN_FORWARD: return "forward";
-    case HRNN_REVERSE: return "reverse";
-    case HRNN_BIDIRECTIONAL: return "bidirectional";
+    case HRNN_FORWARD:
+      return "forward";
+    case HRNN_REVERSE:
+      return "reverse";
+    case HRNN_BIDIRECTIONAL:
+      return "bidirectional";
   }
   return "?";
 }

@@ -107,6 +107,10 @@ struct Graph {
   int64_t parameter_count() const;
 };
 
+// The largest input, hidden or output size of a layer: the runtime's limit too, so that sizes computed from two of them
+// cannot overflow.
+constexpr int64_t kMaxLayerSize = int64_t{1} << 24;
+
 const char *op_name(const Op &op);  // "Recurrent"
 const char *activation_name(hrnn_activation_kind kind);
 const char *direction_name(hrnn_direction direction);

@@ -18,17 +18,18 @@ void check_product(const OnnxNode &node, const Product &product) {
   }
   const Dim &inner = w.dims[transposed ? 0 : 1];
   if (x.dims.back().conflicts(inner)) {
-    node.fail("multiplies shape {} by {}; the inner sizes {} and {} must be equal",
-              node.importer().dims_text(x.dims), node.importer().dims_text(w.dims), *x.dims.back().literal(),
-              *inner.literal());
+    node.fail("multiplies shape {} by {}; the inner sizes {} and {} must be equal", node.importer().dims_text(x.dims),
+              node.importer().dims_text(w.dims), *x.dims.back().literal(), *inner.literal());
   }
   const auto sizes = literals(w.dims);
   if (!sizes) {
     node.unsupported("its matrix has shape {}; both dimensions must be fixed numbers",
                      node.importer().dims_text(w.dims));
   }
-  if ((*sizes)[0] < 1 || (*sizes)[1] < 1) {
-    node.unsupported("its matrix has shape {}; both dimensions must be at least 1", node.importer().dims_text(w.dims));
+  for (int64_t size : *sizes) {
+    if (size >= 1 && size <= kMaxLayerSize) continue;
+    node.unsupported("its matrix has shape {}; both dimensions must be 1 to {}", node.importer().dims_text(w.dims),
+                     kMaxLayerSize);
   }
 }
 
@@ -95,8 +96,8 @@ Value as_matrix(const OnnxNode &node, const Value &w) {
 void import_gemm(OnnxNode &node) {
   const Value &a = node.input(0, "A"), &b = node.input(1, "B");
   if (a.rank() != 2 || b.rank() != 2) {
-    node.fail("inputs A and B have shapes {} and {}; both must have 2 dimensions",
-              node.importer().dims_text(a.dims), node.importer().dims_text(b.dims));
+    node.fail("inputs A and B have shapes {} and {}; both must have 2 dimensions", node.importer().dims_text(a.dims),
+              node.importer().dims_text(b.dims));
   }
   const int64_t trans_a = node.integer("transA", 0), trans_b = node.integer("transB", 0);
   const float alpha = node.real("alpha", 1), beta = node.real("beta", 1);
@@ -107,8 +108,8 @@ void import_gemm(OnnxNode &node) {
   TensorId bias = kNoTensor;
   if (node.has_input(2)) {
     const Value &c = node.input(2, "C");
-    if (c.type != a.type) node.fail("input C is {}, input A is {}; they must be the same", type_name(c.type),
-                                    type_name(a.type));
+    if (c.type != a.type)
+      node.fail("input C is {}, input A is {}; they must be the same", type_name(c.type), type_name(a.type));
     bias = gemm_bias(node, c, beta, *product.w.dims[product.transposed ? 1 : 0].literal());
   }
   node.set_output(0, emit_product(node, product, bias));

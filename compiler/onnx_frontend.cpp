@@ -34,9 +34,10 @@ int read_opset(const ModelProto &model) {
   }
   if (!opset) throw ModelError("names no opset of domain ai.onnx (opset_import); the file is truncated or no model");
   if (*opset < kMinOpset || *opset > kMaxOpset) {
-    throw ModelError(fmt::format("is of opset {}; opsets {} to {} are supported: export it again, or convert it with "
-                                 "onnx.version_converter",
-                                 *opset, kMinOpset, kMaxOpset));
+    throw ModelError(
+        fmt::format("is of opset {}; opsets {} to {} are supported: export it again, or convert it with "
+                    "onnx.version_converter",
+                    *opset, kMinOpset, kMaxOpset));
   }
   return static_cast<int>(*opset);
 }
@@ -47,9 +48,10 @@ void check_model(const ModelProto &model) {
   }
   if (!model.has_graph()) throw ModelError("has no graph; it is truncated or no ONNX model");
   if (model.functions_size() > 0) {
-    throw ModelError(fmt::format("defines {} function(s), the first '{}', which is not supported yet: inline them with "
-                                 "onnx.inliner.inline_local_functions",
-                                 model.functions_size(), model.functions(0).name()));
+    throw ModelError(
+        fmt::format("defines {} function(s), the first '{}', which is not supported yet: inline them with "
+                    "onnx.inliner.inline_local_functions",
+                    model.functions_size(), model.functions(0).name()));
   }
   const GraphProto &graph = model.graph();
   if (graph.sparse_initializer_size() > 0) {
@@ -87,17 +89,18 @@ class Names {
       if (input.empty()) continue;
       const auto maker = makers_.find(input);
       if (maker == makers_.end()) {
-        throw ModelError(fmt::format("{}: input '{}' is not made by any node, initializer or graph input", where,
-                                     input));
+        throw ModelError(
+            fmt::format("{}: input '{}' is not made by any node, initializer or graph input", where, input));
       }
       if (maker->second < index) continue;
       if (reaches(index, maker->second)) {
-        throw ModelError(fmt::format("{}: input '{}' depends on the node's own output: the graph has a cycle", where,
-                                     input));
+        throw ModelError(
+            fmt::format("{}: input '{}' depends on the node's own output: the graph has a cycle", where, input));
       }
-      throw ModelError(fmt::format("{}: input '{}' is made by a later node; ONNX requires nodes in the order they run: "
-                                   "sort the graph topologically",
-                                   where, input));
+      throw ModelError(
+          fmt::format("{}: input '{}' is made by a later node; ONNX requires nodes in the order they run: "
+                      "sort the graph topologically",
+                      where, input));
     }
   }
 
@@ -155,8 +158,9 @@ Dim read_dim(Importer &importer, const onnx::TensorShapeProto::Dimension &dim, c
              const std::string &what) {
   if (dim.has_dim_value()) {
     if (dim.dim_value() < 0) {
-      throw ModelError(fmt::format("{}: dimension {} is {}; it must be a size, or a name (dim_param) where it is dynamic",
-                                   what, index, dim.dim_value()));
+      throw ModelError(
+          fmt::format("{}: dimension {} is {}; it must be a size, or a name (dim_param) where it is dynamic", what,
+                      index, dim.dim_value()));
     }
     return Dim(dim.dim_value());
   }
@@ -169,8 +173,8 @@ void import_input(Importer &importer, const onnx::ValueInfoProto &info) {
   const auto &type = tensor_type(info, what);
   if (!type.has_shape()) throw ModelError(what + ": declares no shape; export the model with shapes of its inputs");
   if (static_cast<size_t>(type.shape().dim_size()) > kMaxRank) {
-    throw ModelError(fmt::format("{}: has {} dimensions; at most {} are supported", what, type.shape().dim_size(),
-                                 kMaxRank));
+    throw ModelError(
+        fmt::format("{}: has {} dimensions; at most {} are supported", what, type.shape().dim_size(), kMaxRank));
   }
   Value value;
   value.kind = Value::Kind::Runtime;
@@ -254,7 +258,8 @@ void import_outputs(Importer &importer, const GraphProto &graph) {
 std::optional<std::string> unknown_operator(const onnx::NodeProto &proto, const OnnxNode &node) {
   const bool standard = proto.domain().empty() || proto.domain() == "ai.onnx";
   if (!standard) return fmt::format("{}: operators of domain '{}' are not supported", node.where(), proto.domain());
-  if (!proto.overload().empty()) return fmt::format("{}: overload '{}' is not supported", node.where(), proto.overload());
+  if (!proto.overload().empty())
+    return fmt::format("{}: overload '{}' is not supported", node.where(), proto.overload());
   const OnnxOperator *entry = find_operator(node.type());
   if (!entry) return node.where() + ": the operator is not supported";
   if (node.opset() < entry->since) {
@@ -268,8 +273,9 @@ void check_counts(const OnnxNode &node, const OnnxOperator &entry) {
   const int inputs = static_cast<int>(node.input_count()), outputs = static_cast<int>(node.output_count());
   if (inputs < entry.min_inputs || inputs > entry.max_inputs) {
     node.fail("has {} inputs; {} takes {}{}", inputs, node.type(), entry.min_inputs,
-              entry.max_inputs == entry.min_inputs ? "" : entry.max_inputs > 1000 ? " or more"
-                                                        : fmt::format(" to {}", entry.max_inputs));
+              entry.max_inputs == entry.min_inputs ? ""
+              : entry.max_inputs > 1000            ? " or more"
+                                                   : fmt::format(" to {}", entry.max_inputs));
   }
   if (outputs > entry.max_outputs) {
     node.fail("has {} outputs; {} makes {}", outputs, node.type(), entry.max_outputs);

@@ -89,8 +89,8 @@ Value Importer::with_dims(const Value &value, const Dims &dims) {
 
 Value Importer::emit(const OnnxNode &node, Op op, const std::vector<TensorId> &inputs, DataType type,
                      const Dims &dims) {
-  if (dims.size() > kMaxRank) node.unsupported("its result has {} dimensions; at most {} are supported", dims.size(),
-                                               kMaxRank);
+  if (dims.size() > kMaxRank)
+    node.unsupported("its result has {} dimensions; at most {} are supported", dims.size(), kMaxRank);
   literal_product(dims);  // throws where the size is absurd
   Value value;
   value.kind = Value::Kind::Runtime;
@@ -274,8 +274,7 @@ const onnx::TensorProto *OnnxNode::tensor(const std::string &name) {
 int64_t OnnxNode::axis(int64_t axis, size_t rank) const {
   const int64_t signed_rank = static_cast<int64_t>(rank);
   if (axis < -signed_rank || axis >= signed_rank) {
-    fail("axis {} is out of range for a tensor of {} dimensions ({} to {})", axis, rank, -signed_rank,
-         signed_rank - 1);
+    fail("axis {} is out of range for a tensor of {} dimensions ({} to {})", axis, rank, -signed_rank, signed_rank - 1);
   }
   return axis < 0 ? axis + signed_rank : axis;
 }
@@ -301,9 +300,10 @@ int64_t OnnxNode::position(const Dim &value, const Dim &extent) const {
 void OnnxNode::finish() const {
   for (const auto &[name, attribute] : attributes_) {
     if (read_.count(name)) continue;
-    fail("attribute '{}' is not one of {} in opset {}, so its meaning is not known; export the model in the opset it "
-         "was written for",
-         name, type(), opset());
+    fail(
+        "attribute '{}' is not one of {} in opset {}, so its meaning is not known; export the model in the opset it "
+        "was written for",
+        name, type(), opset());
   }
   for (size_t i = 0; i < output_count(); ++i) {
     if (has_output(i) && !importer_->values.count(output_name(i))) {

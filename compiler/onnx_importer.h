@@ -28,7 +28,7 @@ struct Value {
   Kind kind = Kind::Unusable;
   DataType type = DataType::Float32;
   Dims dims;
-  std::shared_ptr<const Constant> constant;         // Constant: the data; Fill: the element (rank 0)
+  std::shared_ptr<const Constant> constant;          // Constant: the data; Fill: the element (rank 0)
   std::shared_ptr<const std::vector<Dim>> elements;  // Symbolic, dense
   TensorId tensor = kNoTensor;                       // Runtime
 

@@ -6,8 +6,8 @@
 namespace hrnn {
 namespace {
 
-constexpr int kFirst = 7;        // the first opset accepted at all
-constexpr int kMany = 1 << 30;   // any number of inputs
+constexpr int kFirst = 7;       // the first opset accepted at all
+constexpr int kMany = 1 << 30;  // any number of inputs
 
 const OnnxOperator kOperators[] = {
     // type, since, inputs (least, most), outputs, handler

@@ -89,9 +89,10 @@ class ParameterList {
       : node_(node), name_(name), values_(std::move(values).value_or(std::vector<float>{})) {
     positional_ = values_.size() == activations;
     if (values_.empty() || positional_ || values_.size() == needing) return;
-    node.fail("attribute '{}' has {} values; it must have one for each of the {} activations that take one, or one for "
-              "each of all {}",
-              name, values_.size(), needing, activations);
+    node.fail(
+        "attribute '{}' has {} values; it must have one for each of the {} activations that take one, or one for "
+        "each of all {}",
+        name, values_.size(), needing, activations);
   }
 
   // The value for activation `index`, which takes one.
@@ -163,8 +164,8 @@ void check_types(const OnnxNode &node) {
     if (!node.has_input(input)) continue;
     const Value &value = node.input(input, kInputNames[input]);
     if (value.type == x.type) continue;
-    node.fail("input {} ('{}') is {}, input X is {}; they must be the same", kInputNames[input],
-              node.input_name(input), type_name(value.type), type_name(x.type));
+    node.fail("input {} ('{}') is {}, input X is {}; they must be the same", kInputNames[input], node.input_name(input),
+              type_name(value.type), type_name(x.type));
   }
   if (!node.has_input(kSequenceLens)) return;
   const Value &lengths = node.input(kSequenceLens, "sequence_lens");
@@ -182,9 +183,9 @@ int64_t fixed_size(const OnnxNode &node, Input input, size_t axis, const char *m
               node.input_name(input), node.importer().dims_text(value.dims), meaning,
               value.dims[axis].text(node.importer().graph().symbols));
   }
-  if (*size < 1) {
-    node.fail("input {} ('{}') has shape {}; its {} must be at least 1", kInputNames[input], node.input_name(input),
-              node.importer().dims_text(value.dims), meaning);
+  if (*size < 1 || *size > kMaxLayerSize) {
+    node.fail("input {} ('{}') has shape {}; its {} must be 1 to {}", kInputNames[input], node.input_name(input),
+              node.importer().dims_text(value.dims), meaning, kMaxLayerSize);
   }
   return *size;
 }
@@ -209,8 +210,8 @@ void check_shapes(const OnnxNode &node, const op::Recurrent &layer, const Cell &
   const Dim rows = Dim(cell.gates) * hidden;
   const Dims &x = node.input(kX, "X").dims;
   const Dim &batch = x[layer.layout == 0 ? 1 : 0];
-  check_dims(node, kX, {x[0], x[1], input}, layer.layout == 0 ? "[time, batch, input size of W]"
-                                                              : "[batch, time, input size of W]");
+  check_dims(node, kX, {x[0], x[1], input},
+             layer.layout == 0 ? "[time, batch, input size of W]" : "[batch, time, input size of W]");
   check_dims(node, kW, {directions, rows, input},
              cell.gates == 1 ? "[directions, hidden, input]" : "[directions, 3 * hidden, input]");
   check_dims(node, kR, {directions, rows, hidden},

@@ -60,16 +60,15 @@ constexpr int64_t kOpenEnd = std::numeric_limits<int32_t>::max();  // exporters 
 // formulas (for a dimension of at least one), the rest get a name.
 Dim dynamic_count(OnnxNode &node, const Dim &extent, const Bounds &bounds) {
   const bool to_end = bounds.stop >= kOpenEnd, from_start = bounds.start == 0;
-  const bool reverse_all = bounds.step == -1 && (bounds.start == -1 || bounds.start >= kOpenEnd) &&
-                           bounds.stop <= -kOpenEnd;
+  const bool reverse_all =
+      bounds.step == -1 && (bounds.start == -1 || bounds.start >= kOpenEnd) && bounds.stop <= -kOpenEnd;
   if ((bounds.step == 1 && from_start && to_end) || reverse_all) return extent;
   if (bounds.step == 1 && bounds.start == -1 && to_end) return Dim(1);
   if (bounds.step == 1 && from_start && bounds.stop == 1) return Dim(1);
   if (bounds.step == 1 && bounds.start == 1 && to_end) return extent - Dim(1);
   if (bounds.step == 1 && from_start && bounds.stop == -1) return extent - Dim(1);
-  return node.importer().unknown_dim(fmt::format("len({}[{}:{}:{}])",
-                                                 extent.text(node.importer().graph().symbols), bounds.start,
-                                                 to_end ? "" : std::to_string(bounds.stop), bounds.step));
+  return node.importer().unknown_dim(fmt::format("len({}[{}:{}:{}])", extent.text(node.importer().graph().symbols),
+                                                 bounds.start, to_end ? "" : std::to_string(bounds.stop), bounds.step));
 }
 
 // The same slice in numbers a program can hold whatever the dimension turns out to be.
@@ -177,9 +176,10 @@ Value gather_slice(OnnxNode &node, const Value &data, int64_t axis, const std::v
     regular = regular && indices[i] - indices[i - 1] == step && (indices[i] < 0) == (first < 0);
   }
   if (!regular) {
-    node.unsupported("picks indices [{}] of a tensor computed at run time; only a single index or equally spaced ones "
-                     "are supported",
-                     fmt::join(indices, ", "));
+    node.unsupported(
+        "picks indices [{}] of a tensor computed at run time; only a single index or equally spaced ones "
+        "are supported",
+        fmt::join(indices, ", "));
   }
   int64_t stop = indices.back() + (step > 0 ? 1 : -1);
   if (step > 0 && first < 0 && stop == 0) stop = std::numeric_limits<int64_t>::max();
@@ -196,9 +196,10 @@ Value runtime_gather(OnnxNode &node, const Value &data, int64_t axis, const std:
     return node.importer().emit(node, op::Select{axis, indices[0]}, {data.tensor}, data.type, dims);
   }
   if (index_rank > 1 || indices.empty()) {
-    node.unsupported("picks elements of a tensor computed at run time by indices of shape {}; only a scalar or a list "
-                     "is supported",
-                     node.importer().dims_text(node.input(1, "indices").dims));
+    node.unsupported(
+        "picks elements of a tensor computed at run time by indices of shape {}; only a scalar or a list "
+        "is supported",
+        node.importer().dims_text(node.input(1, "indices").dims));
   }
   return gather_slice(node, data, axis, indices);
 }
@@ -220,9 +221,10 @@ std::vector<int64_t> squeezed_axes(OnnxNode &node, const Value &value) {
   std::vector<int64_t> ones;
   for (size_t axis = 0; axis < value.rank(); ++axis) {
     if (!value.dims[axis].literal()) {
-      node.unsupported("axes is absent and dimension {} is dynamic ('{}'), so the rank of its result is not known; "
-                       "name the axes",
-                       axis, value.dims[axis].text(node.importer().graph().symbols));
+      node.unsupported(
+          "axes is absent and dimension {} is dynamic ('{}'), so the rank of its result is not known; "
+          "name the axes",
+          axis, value.dims[axis].text(node.importer().graph().symbols));
     }
     if (value.dims[axis].is(1)) ones.push_back(static_cast<int64_t>(axis));
   }
@@ -413,15 +415,14 @@ void import_transpose(OnnxNode &node) {
   std::sort(sorted.begin(), sorted.end());
   std::iota(identity.begin(), identity.end(), 0);
   if (sorted != identity) {
-    node.fail("attribute 'perm' is [{}]; it must be a permutation of the input's {} axes",
-              fmt::join(permutation, ", "), rank);
+    node.fail("attribute 'perm' is [{}]; it must be a permutation of the input's {} axes", fmt::join(permutation, ", "),
+              rank);
   }
   if (permutation == identity) return node.set_output(0, value);
   Dims dims;
   for (int64_t axis : permutation) dims.push_back(value.dims[axis]);
   if (value.is_runtime()) {
-    return node.set_output(
-        0, node.importer().emit(node, op::Transpose{permutation}, {value.tensor}, value.type, dims));
+    return node.set_output(0, node.importer().emit(node, op::Transpose{permutation}, {value.tensor}, value.type, dims));
   }
   StridedView view{view_dims(dims), {}, 0};
   const std::vector<int64_t> strides = strides_of(value);
@@ -469,12 +470,12 @@ void import_squeeze(OnnxNode &node) {
   std::vector<int64_t> axes = squeezed_axes(node, value);
   for (size_t i = axes.size(); i-- > 0;) {
     const Dim dim = value.dims[axes[i]];
-    if (dim.literal() && !dim.is(1)) node.fail("cannot squeeze axis {} of size {}; it must be 1", axes[i], *dim.literal());
+    if (dim.literal() && !dim.is(1))
+      node.fail("cannot squeeze axis {} of size {}; it must be 1", axes[i], *dim.literal());
     Dims dims = value.dims;
     dims.erase(dims.begin() + axes[i]);
-    value = value.is_runtime()
-                ? node.importer().emit(node, op::Squeeze{axes[i]}, {value.tensor}, value.type, dims)
-                : node.importer().with_dims(value, dims);
+    value = value.is_runtime() ? node.importer().emit(node, op::Squeeze{axes[i]}, {value.tensor}, value.type, dims)
+                               : node.importer().with_dims(value, dims);
   }
   node.set_output(0, value);
 }

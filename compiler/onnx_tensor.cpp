@@ -20,9 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 using onnx::TensorProto;
 
-[[noreturn]] void fail(const std::string &what, const std::string &message) {
-  throw ModelError(what + ": " + message);
-}
+[[noreturn]] void fail(const std::string &what, const std::string &message) { throw ModelError(what + ": " + message); }
 
 std::vector<int64_t> checked_dims(const TensorProto &tensor, const std::string &what) {
   if (static_cast<size_t>(tensor.dims_size()) > kMaxRank) {
@@ -66,8 +64,8 @@ ExternalRange external_range(const TensorProto &tensor, const std::string &what)
     } else if (entry.key() == "length") {
       range.length = parse_size(entry.value(), "length", what);
     } else if (entry.key() != "checksum") {  // optional, and of the whole file: the sizes below are what is checked
-      fail(what, fmt::format("external data key '{}' is not known (known: location, offset, length, checksum)",
-                             entry.key()));
+      fail(what,
+           fmt::format("external data key '{}' is not known (known: location, offset, length, checksum)", entry.key()));
     }
   }
   if (range.location.empty()) fail(what, "is external data without a location; export the model again");
@@ -136,8 +134,8 @@ void read_external(const TensorProto &tensor, const std::string &folder, const s
   const int64_t size = file.regular_size();
   if (size < 0) fail(what, fmt::format("external data file '{}' is not a readable regular file", range.location));
   if (range.offset > size) {
-    fail(what, fmt::format("external data offset {} is past the end of '{}' ({} bytes)", range.offset, range.location,
-                           size));
+    fail(what,
+         fmt::format("external data offset {} is past the end of '{}' ({} bytes)", range.offset, range.location, size));
   }
   const int64_t length = range.length < 0 ? size - range.offset : range.length;
   if (length > size - range.offset) {
@@ -211,31 +209,41 @@ void read_inline(const TensorProto &tensor, const std::string &what, int64_t cou
                            filled, expected));
   }
   switch (constant->type) {
-    case DataType::Float32: return read_typed<float>(tensor.float_data(), expected, what, count, constant);
-    case DataType::Float64: return read_typed<double>(tensor.double_data(), expected, what, count, constant);
-    case DataType::Int64: return read_typed<int64_t>(tensor.int64_data(), expected, what, count, constant);
-    case DataType::Int32: return read_typed<int32_t>(tensor.int32_data(), expected, what, count, constant);
-    case DataType::Bool: return read_typed<bool>(tensor.int32_data(), expected, what, count, constant);
+    case DataType::Float32:
+      return read_typed<float>(tensor.float_data(), expected, what, count, constant);
+    case DataType::Float64:
+      return read_typed<double>(tensor.double_data(), expected, what, count, constant);
+    case DataType::Int64:
+      return read_typed<int64_t>(tensor.int64_data(), expected, what, count, constant);
+    case DataType::Int32:
+      return read_typed<int32_t>(tensor.int32_data(), expected, what, count, constant);
+    case DataType::Bool:
+      return read_typed<bool>(tensor.int32_data(), expected, what, count, constant);
   }
 }
 
 }  // namespace
 
 std::string onnx_type_name(int32_t type) {
-  static constexpr const char *kNames[] = {"undefined", "float32",  "uint8",   "int8",    "uint16",    "int16",
-                                           "int32",     "int64",    "string",  "bool",    "float16",   "float64",
-                                           "uint32",    "uint64",   "complex64", "complex128", "bfloat16"};
+  static constexpr const char *kNames[] = {"undefined", "float32", "uint8",     "int8",       "uint16",  "int16",
+                                           "int32",     "int64",   "string",    "bool",       "float16", "float64",
+                                           "uint32",    "uint64",  "complex64", "complex128", "bfloat16"};
   if (type >= 0 && type < static_cast<int32_t>(std::size(kNames))) return kNames[type];
   return fmt::format("type {}", type);
 }
 
 DataType data_type(int32_t onnx_type, const std::string &what) {
   switch (onnx_type) {
-    case TensorProto::FLOAT: return DataType::Float32;
-    case TensorProto::DOUBLE: return DataType::Float64;
-    case TensorProto::INT32: return DataType::Int32;
-    case TensorProto::INT64: return DataType::Int64;
-    case TensorProto::BOOL: return DataType::Bool;
+    case TensorProto::FLOAT:
+      return DataType::Float32;
+    case TensorProto::DOUBLE:
+      return DataType::Float64;
+    case TensorProto::INT32:
+      return DataType::Int32;
+    case TensorProto::INT64:
+      return DataType::Int64;
+    case TensorProto::BOOL:
+      return DataType::Bool;
     case TensorProto::FLOAT16:
     case TensorProto::BFLOAT16:
       fail(what, onnx_type_name(onnx_type) + " is not supported yet; export the model in float32");

@@ -2,6 +2,7 @@
 //
 // Operators that compute elements: constants and shape arithmetic are computed here and now, activations by the model.
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <limits>
 
@@ -36,15 +37,16 @@ Constant scalar_constant(const OnnxNode &node, T value) {
 
 // The one of the attributes of Constant that is there.
 std::string constant_attribute(OnnxNode &node) {
-  static constexpr const char *kNames[] = {"value",       "value_float",  "value_floats",  "value_int",
-                                           "value_ints",  "value_string", "value_strings", "sparse_value"};
+  static constexpr const char *kNames[] = {"value",      "value_float",  "value_floats",  "value_int",
+                                           "value_ints", "value_string", "value_strings", "sparse_value"};
   std::string found;
   for (const char *name : kNames) {
     if (!node.has_attribute(name)) continue;
     if (!found.empty()) node.fail("has attributes '{}' and '{}'; it must have one", found, name);
     found = name;
   }
-  if (found.empty()) node.fail("has no value; one of value, value_float, value_floats, value_int, value_ints is required");
+  if (found.empty())
+    node.fail("has no value; one of value, value_float, value_floats, value_int, value_ints is required");
   return found;
 }
 
@@ -161,6 +163,9 @@ hrnn_activation read_activation(OnnxNode &node) {
   hrnn_activation activation{kind, 0, 0};
   if (rule.takes_alpha) activation.alpha = node.real("alpha", static_cast<float>(*rule.alpha));
   if (rule.takes_beta) activation.beta = node.real("beta", static_cast<float>(*rule.beta));
+  for (double value : {activation.alpha, activation.beta}) {
+    if (!std::isfinite(value)) node.fail("attribute 'alpha' or 'beta' is {}; it must be finite", value);
+  }
   return activation;
 }
 
@@ -317,7 +322,8 @@ void import_activation(OnnxNode &node) {
     node.unsupported("its input is {}; only float32 and float64 are supported", type_name(value.type));
   }
   const TensorId input = node.importer().tensor(node, value);
-  node.set_output(0, node.importer().emit(node, op::Activation{read_activation(node)}, {input}, value.type, value.dims));
+  node.set_output(0,
+                  node.importer().emit(node, op::Activation{read_activation(node)}, {input}, value.type, value.dims));
 }
 
 }  // namespace hrnn

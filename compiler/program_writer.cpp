@@ -84,7 +84,8 @@ class Writer {
       record.is_constant = 1;
       record.data_offset = static_cast<uint64_t>(weights_.add(static_cast<int64_t>(bytes.size())));
       record.data_bytes = bytes.size();
-      if (!bytes.empty()) std::memcpy(weights_.at(static_cast<int64_t>(record.data_offset)), bytes.data(), bytes.size());
+      if (!bytes.empty())
+        std::memcpy(weights_.at(static_cast<int64_t>(record.data_offset)), bytes.data(), bytes.size());
     }
     return record;
   }
@@ -122,9 +123,7 @@ class Writer {
     return record;
   }
 
-  const void *data(TensorId id) const {
-    return id == kNoTensor ? nullptr : graph_.tensor(id).constant->bytes.data();
-  }
+  const void *data(TensorId id) const { return id == kNoTensor ? nullptr : graph_.tensor(id).constant->bytes.data(); }
 
   // Whether all weights are known now; else they stay tensors, and the runtime packs them when they arrive.
   bool packable(const Node &node, size_t first, size_t count) const {
@@ -217,10 +216,10 @@ class Writer {
   }
 
   [[noreturn]] void fail_shape(const Node &node, const char *what, const Dim &dim) const {
-    throw ModelError(fmt::format("node '{}' ({}): {} shape {}, whose dimension {} cannot be computed from the inputs' "
-                                 "dimensions; fix one of the dynamic dimensions when exporting",
-                                 node.name, node.source, what, graph_.dims_text(node.outputs[0]),
-                                 dim.text(graph_.symbols)));
+    throw ModelError(
+        fmt::format("node '{}' ({}): {} shape {}, whose dimension {} cannot be computed from the inputs' "
+                    "dimensions; fix one of the dynamic dimensions when exporting",
+                    node.name, node.source, what, graph_.dims_text(node.outputs[0]), dim.text(graph_.symbols)));
   }
 
   void lower(const Node &node, const op::Reshape &, OpRecord *record) {

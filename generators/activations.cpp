@@ -181,10 +181,4 @@ hrnn_activation_kind activation_by_name(const std::string &name) {
   throw std::invalid_argument("no activation is called '" + name + "'; known: " + known);
 }
 
-const char *activation_name(int kind) {
-  for (const Named &entry : kNames)
-    if (entry.kind == kind) return entry.name;
-  return "any";
-}
-
 }  // namespace hrnn

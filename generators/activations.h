@@ -22,6 +22,5 @@ Halide::Expr any_activation(const Halide::Expr &kind, const Halide::Expr &x, con
 
 // "tanh", "sigmoid", "relu", ...: lower-case ONNX names. Throws std::invalid_argument naming the known ones.
 hrnn_activation_kind activation_by_name(const std::string &name);
-const char *activation_name(int kind);
 
 }  // namespace hrnn

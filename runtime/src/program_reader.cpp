@@ -56,8 +56,11 @@ uint64_t round_up_8(uint64_t bytes) { return (bytes + 7) / 8 * 8; }
 class ProgramReader {
  public:
   ProgramReader(const void *blob, uint64_t blob_bytes, uint64_t weights_bytes, Program *program, hrnn_error *error)
-      : blob_(static_cast<const char *>(blob)), blob_bytes_(blob_bytes), weights_bytes_(weights_bytes),
-        program_(program), error_(error) {}
+      : blob_(static_cast<const char *>(blob)),
+        blob_bytes_(blob_bytes),
+        weights_bytes_(weights_bytes),
+        program_(program),
+        error_(error) {}
 
   hrnn_status read() {
     hrnn_status status = read_sections();
@@ -90,8 +93,10 @@ class ProgramReader {
     }
     memcpy(&header, blob_, sizeof(header));
     if (memcmp(header.magic, kProgramMagic, sizeof(kProgramMagic)) != 0) {
-      return fail(error_, HRNN_CORRUPT_MODEL, "the model's program does not start with \"%.8s\": it is damaged, or of "
-                  "another version of the compiler", kProgramMagic);
+      return fail(error_, HRNN_CORRUPT_MODEL,
+                  "the model's program does not start with \"%.8s\": it is damaged, or of "
+                  "another version of the compiler",
+                  kProgramMagic);
     }
     if (header.bytes != blob_bytes_) {
       return fail(error_, HRNN_CORRUPT_MODEL, "the model's program says it has %u bytes and has %llu", header.bytes,
@@ -143,9 +148,10 @@ class ProgramReader {
     for (int32_t i = 0; i < tensor.rank; ++i) {
       const int64_t dim = tensor.dims[i];
       if (dim < 0 && (!symbols_allowed || -1 - dim >= static_cast<int64_t>(program_->symbols.size()))) {
-        return fail(error_, HRNN_CORRUPT_MODEL, "tensor %u '%s': dimension %d is %lld, which is neither a size nor one "
-                    "of %zu symbols", id, program_->tensor_name(id), i, static_cast<long long>(dim),
-                    program_->symbols.size());
+        return fail(error_, HRNN_CORRUPT_MODEL,
+                    "tensor %u '%s': dimension %d is %lld, which is neither a size nor one "
+                    "of %zu symbols",
+                    id, program_->tensor_name(id), i, static_cast<long long>(dim), program_->symbols.size());
       }
     }
     return HRNN_OK;
@@ -169,12 +175,16 @@ class ProgramReader {
         const uint64_t size = static_cast<uint64_t>(dtype_bytes(tensor.dtype));
         if (!element_count(tensor.rank, tensor.dims, &count) ||
             static_cast<uint64_t>(count) * size != tensor.data_bytes) {
-          return fail(error_, HRNN_CORRUPT_MODEL, "constant '%s': it has %llu bytes of data, its shape needs another "
-                      "number", program_->tensor_name(id), static_cast<unsigned long long>(tensor.data_bytes));
+          return fail(error_, HRNN_CORRUPT_MODEL,
+                      "constant '%s': it has %llu bytes of data, its shape needs another "
+                      "number",
+                      program_->tensor_name(id), static_cast<unsigned long long>(tensor.data_bytes));
         }
         if (tensor.data_offset % size != 0 || !in_weights(tensor.data_offset, tensor.data_bytes)) {
-          return fail(error_, HRNN_CORRUPT_MODEL, "constant '%s': %llu bytes at offset %llu do not lie in the %llu bytes "
-                      "of weights", program_->tensor_name(id), static_cast<unsigned long long>(tensor.data_bytes),
+          return fail(error_, HRNN_CORRUPT_MODEL,
+                      "constant '%s': %llu bytes at offset %llu do not lie in the %llu bytes "
+                      "of weights",
+                      program_->tensor_name(id), static_cast<unsigned long long>(tensor.data_bytes),
                       static_cast<unsigned long long>(tensor.data_offset),
                       static_cast<unsigned long long>(weights_bytes_));
         }
@@ -286,9 +296,11 @@ class ProgramReader {
     for (uint32_t id : program_->outputs) {
       // What the model declares for its outputs is part of its interface and has to be true.
       if (id == op.outputs[slot] && (tensor.dtype != dtype || tensor.rank != rank)) {
-        return fail(error_, HRNN_CORRUPT_MODEL, HRNN_OP_FORMAT "output '%s' is declared with dtype %d and rank %d, but "
-                    "has dtype %d and rank %d", HRNN_OP_NAME(op), program_->tensor_name(id), tensor.dtype, tensor.rank,
-                    dtype, rank);
+        return fail(error_, HRNN_CORRUPT_MODEL,
+                    HRNN_OP_FORMAT
+                    "output '%s' is declared with dtype %d and rank %d, but "
+                    "has dtype %d and rank %d",
+                    HRNN_OP_NAME(op), program_->tensor_name(id), tensor.dtype, tensor.rank, dtype, rank);
       }
     }
     tensor.dtype = dtype;
@@ -299,16 +311,22 @@ class ProgramReader {
   hrnn_status expect(const OpRecord &op, int slot, int32_t dtype, int32_t rank) {
     const TensorRecord *tensor = input_of(op, slot);
     if (tensor == nullptr || (tensor->dtype == dtype && tensor->rank == rank)) return HRNN_OK;
-    return fail(error_, HRNN_CORRUPT_MODEL, HRNN_OP_FORMAT "input %d has dtype %d and rank %d, it must have dtype %d "
-                "and rank %d", HRNN_OP_NAME(op), slot, tensor->dtype, tensor->rank, dtype, rank);
+    return fail(error_, HRNN_CORRUPT_MODEL,
+                HRNN_OP_FORMAT
+                "input %d has dtype %d and rank %d, it must have dtype %d "
+                "and rank %d",
+                HRNN_OP_NAME(op), slot, tensor->dtype, tensor->rank, dtype, rank);
   }
 
   hrnn_status check_packed(const OpRecord &op, int64_t offset, int64_t bytes) {
     if (offset < 0 || bytes < 0 || offset % kRowBytes != 0 ||
         !in_weights(static_cast<uint64_t>(offset), static_cast<uint64_t>(bytes))) {
-      return fail(error_, HRNN_CORRUPT_MODEL, HRNN_OP_FORMAT "%lld bytes of packed weights at offset %lld do not lie in "
-                  "the %llu bytes of weights", HRNN_OP_NAME(op), static_cast<long long>(bytes),
-                  static_cast<long long>(offset), static_cast<unsigned long long>(weights_bytes_));
+      return fail(error_, HRNN_CORRUPT_MODEL,
+                  HRNN_OP_FORMAT
+                  "%lld bytes of packed weights at offset %lld do not lie in "
+                  "the %llu bytes of weights",
+                  HRNN_OP_NAME(op), static_cast<long long>(bytes), static_cast<long long>(offset),
+                  static_cast<unsigned long long>(weights_bytes_));
     }
     return HRNN_OK;
   }
@@ -321,9 +339,9 @@ class ProgramReader {
 
   hrnn_status check_recurrent(const OpRecord &op) {
     const bool packed = op.ints[kPackedOffset] != -1;
-    hrnn_status status = check_operands(op, packed ? 1u << kX : 1u << kX | 1u << kW | 1u << kR,
-                                        1u << kSequenceLens | 1u << kInitialH | (packed ? 0u : 1u << kB), 0,
-                                        1u << kY | 1u << kYh);
+    hrnn_status status =
+        check_operands(op, packed ? 1u << kX : 1u << kX | 1u << kW | 1u << kR,
+                       1u << kSequenceLens | 1u << kInitialH | (packed ? 0u : 1u << kB), 0, 1u << kY | 1u << kYh);
     if (status != HRNN_OK) return status;
     const int64_t name = op.ints[kCellName];
     if (name < 0 || name >= static_cast<int64_t>(program_->string_bytes)) {
@@ -366,8 +384,8 @@ class ProgramReader {
 
   hrnn_status check_dense(const OpRecord &op) {
     const bool packed = op.ints[kDensePackedOffset] != -1;
-    hrnn_status status = check_operands(op, packed ? 1u << kDenseX : 1u << kDenseX | 1u << kDenseW,
-                                        packed ? 0u : 1u << kDenseB, 1, 0);
+    hrnn_status status =
+        check_operands(op, packed ? 1u << kDenseX : 1u << kDenseX | 1u << kDenseW, packed ? 0u : 1u << kDenseB, 1, 0);
     if (status != HRNN_OK) return status;
     status = check_features(op, "the number of input features", op.ints[kDenseIn]);
     if (status == HRNN_OK) status = check_features(op, "the number of output features", op.ints[kDenseOut]);
@@ -463,7 +481,8 @@ class ProgramReader {
     const TensorRecord &x = *input_of(op, 0);
     if (!is_float(x.dtype)) return bad_op(op, "the input has no floating-point dtype but", x.dtype);
     if (op.ints[0] < 0 || op.ints[0] >= HRNN_ACTIVATION_COUNT) return bad_op(op, "there is no activation", op.ints[0]);
-    if (!std::isfinite(op.reals[0]) || !std::isfinite(op.reals[1])) return bad_op(op, "alpha or beta is not finite,", 0);
+    if (!std::isfinite(op.reals[0]) || !std::isfinite(op.reals[1]))
+      return bad_op(op, "alpha or beta is not finite,", 0);
     return set_output(op, 0, x.dtype, x.rank);
   }
 
@@ -509,8 +528,8 @@ class ProgramReader {
   uint64_t blob_bytes_, weights_bytes_;
   Program *program_;
   hrnn_error *error_;
-  size_t index_ = 0;                              // of the operation being checked
-  Array<uint8_t> available_, symbol_bound_;       // per tensor: has a value by now; per symbol: an input fixes it
+  size_t index_ = 0;                         // of the operation being checked
+  Array<uint8_t> available_, symbol_bound_;  // per tensor: has a value by now; per symbol: an input fixes it
 };
 
 }  // namespace

@@ -31,17 +31,15 @@ struct Program {
   const char *symbol_name(size_t symbol) const { return string(symbols[symbol]); }
   const char *tensor_name(uint32_t tensor) const { return string(tensors[tensor].name); }
   const char *op_name(const OpRecord &op) const { return string(op.name); }
-  size_t bytes() const {
-    return symbols.bytes() + tensors.bytes() + ops.bytes() + inputs.bytes() + outputs.bytes();
-  }
+  size_t bytes() const { return symbols.bytes() + tensors.bytes() + ops.bytes() + inputs.bytes() + outputs.bytes(); }
 };
 
 // The blob must outlive `program` (strings stay where they are). It may have any alignment.
 hrnn_status read_program(const void *blob, uint64_t blob_bytes, uint64_t weights_bytes, Program *program,
                          hrnn_error *error);
 
-const char *op_kind_name(uint32_t kind);                  // "GRU or RNN layer", "Transpose", ...
-inline bool is_view(uint32_t kind) {                      // says where values lie and computes none
+const char *op_kind_name(uint32_t kind);  // "GRU or RNN layer", "Transpose", ...
+inline bool is_view(uint32_t kind) {      // says where values lie and computes none
   return kind >= static_cast<uint32_t>(OpKind::Transpose) && kind <= static_cast<uint32_t>(OpKind::Expand);
 }
 inline bool is_kind(const OpRecord &op, OpKind kind) { return op.kind == static_cast<uint32_t>(kind); }

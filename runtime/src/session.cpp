@@ -19,7 +19,7 @@ hrnn_session::~hrnn_session() {
 namespace hrnn {
 namespace {
 
-// A session created without being told shapes reserves for symbols of 1, unless that takes more than this.
+// A new session reserves memory for symbols of 1, unless that takes more than this.
 constexpr int64_t kEagerBytes = int64_t{16} << 20;
 
 // Puts the operation's name in front of a message from below.
@@ -29,10 +29,12 @@ hrnn_status fail_in(const hrnn_session *session, const OpRecord &op, hrnn_status
 }
 
 hrnn_status no_memory(hrnn_error *error, const char *what, uint64_t bytes) {
-  return fail(error, HRNN_OUT_OF_MEMORY, "no memory for %llu bytes of %s", static_cast<unsigned long long>(bytes), what);
+  return fail(error, HRNN_OUT_OF_MEMORY, "no memory for %llu bytes of %s", static_cast<unsigned long long>(bytes),
+              what);
 }
 
-// ---- Creating ---------------------------------------------------------------------------------------------------------
+// ---- Creating
+// ---------------------------------------------------------------------------------------------------------
 
 // The gates and phases of a cell, and how many activations it has: of this library's own cells, or as the kernels that
 // were offered tell.
@@ -130,8 +132,10 @@ hrnn_status prepare_layer(hrnn_session *session, size_t index, int64_t *packed_b
     state.packed_offset = *packed_bytes;
     *packed_bytes += layout.bytes;
   } else if (op.ints[kPackedBytes] != layout.bytes) {
-    return fail(error, HRNN_CORRUPT_MODEL, "recurrent layer '%s': it has %lld bytes of packed weights, its sizes need "
-                "%lld", label, static_cast<long long>(op.ints[kPackedBytes]), static_cast<long long>(layout.bytes));
+    return fail(error, HRNN_CORRUPT_MODEL,
+                "recurrent layer '%s': it has %lld bytes of packed weights, its sizes need "
+                "%lld",
+                label, static_cast<long long>(op.ints[kPackedBytes]), static_cast<long long>(layout.bytes));
   }
   state.has_initial_h = op.inputs[kInitialH] != kNone && !is_zero_constant(session, op.inputs[kInitialH]);
   return HRNN_OK;
@@ -167,8 +171,8 @@ hrnn_status create_plans(hrnn_session *session, const hrnn_options *options, hrn
     hrnn_status status = HRNN_OK;
     if (is_kind(op, OpKind::Recurrent)) {
       const hrnn_problem problem = problem_of(session, op, state);
-      const char *packed = state.packed_offset < 0 ? weights + op.ints[kPackedOffset]
-                                                   : session->packed.data() + state.packed_offset;
+      const char *packed =
+          state.packed_offset < 0 ? weights + op.ints[kPackedOffset] : session->packed.data() + state.packed_offset;
       status = plan_create_packed(&problem, packed, options, &state.plan, error);
     } else if (is_kind(op, OpKind::Dense)) {
       const char *packed = state.packed_offset < 0 ? weights + op.ints[kDensePackedOffset]
@@ -185,20 +189,15 @@ hrnn_status create_plans(hrnn_session *session, const hrnn_options *options, hrn
   return HRNN_OK;
 }
 
-// ---- Reserving --------------------------------------------------------------------------------------------------------
+// ---- Reserving
+// --------------------------------------------------------------------------------------------------------
 
-// What the inputs may be, apart from dims.
-hrnn_status check_counts(const hrnn_session *session, const hrnn_tensor *inputs, size_t input_count,
-                         const hrnn_tensor *outputs, size_t output_count, hrnn_error *error) {
-  const Program &program = session->program;
-  if (input_count != program.inputs.size() || (inputs == nullptr && input_count > 0)) {
-    return fail(error, HRNN_INVALID_ARGUMENT, "%zu inputs were given, the model has %zu",
-                inputs == nullptr ? size_t{0} : input_count, program.inputs.size());
+hrnn_status check_count(const char *what, const hrnn_tensor *tensors, size_t given, size_t expected,
+                        hrnn_error *error) {
+  if (given != expected) {
+    return fail(error, HRNN_INVALID_ARGUMENT, "%zu %s were given, the model has %zu", given, what, expected);
   }
-  if (output_count != program.outputs.size() || (outputs == nullptr && output_count > 0)) {
-    return fail(error, HRNN_INVALID_ARGUMENT, "%zu outputs were given, the model has %zu",
-                outputs == nullptr ? size_t{0} : output_count, program.outputs.size());
-  }
+  if (tensors == nullptr && expected > 0) return fail(error, HRNN_INVALID_ARGUMENT, "%s is NULL", what);
   return HRNN_OK;
 }
 
@@ -212,6 +211,7 @@ const char *dtype_name(int32_t dtype) {
   }
 }
 
+// What the inputs must be, apart from their dims.
 hrnn_status check_types(const hrnn_session *session, const hrnn_tensor *inputs, hrnn_error *error) {
   const Program &program = session->program;
   for (size_t i = 0; i < program.inputs.size(); ++i) {
@@ -252,8 +252,8 @@ hrnn_status grow_state(hrnn_session *session, uint32_t layer, int64_t batch, hrn
     const int64_t values = state.directions * state.stream_batch * op.ints[kHiddenSize];
     const int64_t bytes = values * dtype_bytes(session->program.tensors[op.inputs[kX]].dtype);
     AlignedBuffer copy;
-    status = copy.allocate(static_cast<size_t>(bytes)) ? HRNN_OK
-                                                       : no_memory(error, "state", static_cast<uint64_t>(bytes));
+    status =
+        copy.allocate(static_cast<size_t>(bytes)) ? HRNN_OK : no_memory(error, "state", static_cast<uint64_t>(bytes));
     if (status == HRNN_OK) status = hrnn_state_get(state.state, state.stream_batch, copy.data(), error);
     if (status == HRNN_OK) status = hrnn_state_set(grown, state.stream_batch, copy.data(), error);
     if (status != HRNN_OK) {
@@ -277,8 +277,7 @@ hrnn_status reserve(hrnn_session *session, const hrnn_tensor *inputs, int64_t li
   const size_t outputs = program.outputs.size();
   for (size_t choice = 0; choice <= outputs + 1; ++choice) {
     for (size_t o = 0; o < outputs; ++o) session->wanted[o] = choice == outputs || choice == o;
-    const hrnn_status status =
-        bind_session(session, inputs, session->wanted.data(), choice == outputs + 1, error);
+    const hrnn_status status = bind_session(session, inputs, session->wanted.data(), choice == outputs + 1, error);
     if (status != HRNN_OK) return status;
     for (size_t i = 0; i < most.size(); ++i) {
       if (session->slot_bytes[i] > most[i]) most[i] = session->slot_bytes[i];
@@ -296,14 +295,14 @@ hrnn_status reserve(hrnn_session *session, const hrnn_tensor *inputs, int64_t li
     const hrnn_status status = grow_state(session, layer, session->ops[layer].batch, error);
     if (status != HRNN_OK) return status;
   }
-  if (static_cast<uint64_t>(needed) > session->arena.size() &&
-      !session->arena.allocate(static_cast<size_t>(needed))) {
+  if (static_cast<uint64_t>(needed) > session->arena.size() && !session->arena.allocate(static_cast<size_t>(needed))) {
     return no_memory(error, "intermediate values", static_cast<uint64_t>(needed));
   }
   return HRNN_OK;
 }
 
-// ---- Running ----------------------------------------------------------------------------------------------------------
+// ---- Running
+// ----------------------------------------------------------------------------------------------------------
 
 // The shapes and the choice of outputs are those of the binding.
 bool is_bound(const hrnn_session *session, const hrnn_tensor *inputs, const hrnn_tensor *outputs) {
@@ -333,15 +332,19 @@ hrnn_status rebind(hrnn_session *session, const hrnn_tensor *inputs, const hrnn_
   for (uint32_t layer : session->layers) {
     const SessionOp &state = session->ops[layer];
     if (state.live && state.batch > state.max_batch) {
-      return fail(error, HRNN_CAPACITY, "recurrent layer '%s': the batch is %lld, memory is reserved for %lld: call "
-                  "hrnn_session_reserve with these shapes first", session->program.op_name(session->program.ops[layer]),
-                  static_cast<long long>(state.batch), static_cast<long long>(state.max_batch));
+      return fail(error, HRNN_CAPACITY,
+                  "recurrent layer '%s': the batch is %lld, memory is reserved for %lld: call "
+                  "hrnn_session_reserve with these shapes first",
+                  session->program.op_name(session->program.ops[layer]), static_cast<long long>(state.batch),
+                  static_cast<long long>(state.max_batch));
     }
   }
   const int64_t needed = arena_bytes(session);
   if (static_cast<uint64_t>(needed) > session->arena.size()) {
-    return fail(error, HRNN_CAPACITY, "these shapes need %lld bytes for intermediate values, %zu are reserved: call "
-                "hrnn_session_reserve with these shapes first", static_cast<long long>(needed), session->arena.size());
+    return fail(error, HRNN_CAPACITY,
+                "these shapes need %lld bytes for intermediate values, %zu are reserved: call "
+                "hrnn_session_reserve with these shapes first",
+                static_cast<long long>(needed), session->arena.size());
   }
   place_slots(session);
   session->bound = true;
@@ -359,7 +362,8 @@ hrnn_status check_memory(const hrnn_session *session, const char *what, uint32_t
                          size_t needed, hrnn_status too_small, hrnn_error *error) {
   const char *name = session->program.tensor_name(id);
   if (tensor.bytes < needed) {
-    return fail(error, too_small, "%s '%s': it has %zu bytes of memory and needs %zu", what, name, tensor.bytes, needed);
+    return fail(error, too_small, "%s '%s': it has %zu bytes of memory and needs %zu", what, name, tensor.bytes,
+                needed);
   }
   if (tensor.data == nullptr && needed > 0) {
     return fail(error, HRNN_INVALID_ARGUMENT, "%s '%s': data is NULL, %zu bytes are needed", what, name, needed);
@@ -389,8 +393,8 @@ hrnn_status take_buffers(hrnn_session *session, const hrnn_tensor *inputs, const
   const size_t input_count = program.inputs.size();
   for (size_t i = 0; i < input_count; ++i) {
     const uint32_t id = program.inputs[i];
-    const hrnn_status status = check_memory(session, "input", id, inputs[i], tensor_bytes(session, id),
-                                            HRNN_INVALID_ARGUMENT, error);
+    const hrnn_status status =
+        check_memory(session, "input", id, inputs[i], tensor_bytes(session, id), HRNN_INVALID_ARGUMENT, error);
     if (status != HRNN_OK) return status;
     session->bases[kFirstInputBase + i] = static_cast<char *>(inputs[i].data);
   }
@@ -408,9 +412,10 @@ hrnn_status take_buffers(hrnn_session *session, const hrnn_tensor *inputs, const
         continue;
       }
       if (overlap(range, range_of(session, program.inputs[i], inputs[i].data))) {
-        return fail(error, HRNN_INVALID_ARGUMENT, "output '%s' overlaps input '%s', which is still read after the output "
-                    "is first written: give them memory of their own", program.tensor_name(id),
-                    program.tensor_name(program.inputs[i]));
+        return fail(error, HRNN_INVALID_ARGUMENT,
+                    "output '%s' overlaps input '%s', which is still read after the output "
+                    "is first written: give them memory of their own",
+                    program.tensor_name(id), program.tensor_name(program.inputs[i]));
       }
     }
     for (size_t other = 0; other < o; ++other) {
@@ -493,18 +498,17 @@ class Executor {
   hrnn_status run_layer(const Instruction &instruction) {
     SessionOp &state = s_.ops[instruction.op];
     hrnn_run_args args = instruction.args;
-    const char *x = at(instruction.operands[0]);
-    // Nothing is read when there are no steps, but the address may not be NULL.
-    args.x = x != nullptr ? x : reinterpret_cast<const char *>(&s_);
+    args.x = at(instruction.operands[0]);
     args.lengths = reinterpret_cast<const int32_t *>(at(instruction.operands[1]));
     args.h0 = at(instruction.operands[2]);
     args.y = at(instruction.operands[3]);
     args.h_n = at(instruction.operands[4]);
     if (!s_.streaming) return hrnn_plan_run(state.plan, state.state, &args, error_);
     if (state.stream_batch != 0 && args.batch != state.stream_batch) {
-      return fail(error_, HRNN_INVALID_ARGUMENT, "the stream carries the state of %lld sequences, this run has %lld: "
-                  "call hrnn_session_reset before changing the batch", static_cast<long long>(state.stream_batch),
-                  static_cast<long long>(args.batch));
+      return fail(error_, HRNN_INVALID_ARGUMENT,
+                  "the stream carries the state of %lld sequences, this run has %lld: "
+                  "call hrnn_session_reset before changing the batch",
+                  static_cast<long long>(state.stream_batch), static_cast<long long>(args.batch));
     }
     const hrnn_status status = hrnn_stream(state.plan, state.state, &args, error_);
     if (status == HRNN_OK) state.stream_batch = args.batch;
@@ -552,8 +556,10 @@ hrnn_status build_session(hrnn_session *session, const hrnn_model *model, const 
   }
   for (const hrnn_kernel_table *table : session->tables) {
     if (table->abi_version != HRNN_ABI_VERSION) {
-      return fail(error, HRNN_CORRUPT_MODEL, "a kernel table was made for version %u of the interface, this runtime is "
-                  "version %u", table->abi_version, HRNN_ABI_VERSION);
+      return fail(error, HRNN_CORRUPT_MODEL,
+                  "a kernel table was made for version %u of the interface, this runtime is "
+                  "version %u",
+                  table->abi_version, HRNN_ABI_VERSION);
     }
   }
   options.struct_size = sizeof(options);
@@ -580,18 +586,21 @@ hrnn_status build_session(hrnn_session *session, const hrnn_model *model, const 
 }  // namespace
 }  // namespace hrnn
 
-// ---- The C interface --------------------------------------------------------------------------------------------------
+// ---- The C interface
+// --------------------------------------------------------------------------------------------------
 
 using hrnn::fail;
 
-extern "C" hrnn_status hrnn_session_create(const hrnn_model *model, const hrnn_options *options,
-                                           hrnn_session **session, hrnn_error *error) {
+extern "C" hrnn_status hrnn_session_create(const hrnn_model *model, const hrnn_options *options, hrnn_session **session,
+                                           hrnn_error *error) {
   if (session == nullptr) return fail(error, HRNN_INVALID_ARGUMENT, "session is NULL");
   *session = nullptr;
   if (model == nullptr) return fail(error, HRNN_INVALID_ARGUMENT, "model is NULL");
   if (model->abi_version != HRNN_ABI_VERSION) {
-    return fail(error, HRNN_CORRUPT_MODEL, "the model was made for version %u of the interface, this runtime is version "
-                "%u", model->abi_version, HRNN_ABI_VERSION);
+    return fail(error, HRNN_CORRUPT_MODEL,
+                "the model was made for version %u of the interface, this runtime is version "
+                "%u",
+                model->abi_version, HRNN_ABI_VERSION);
   }
   if (model->weights == nullptr && model->weights_bytes > 0) {
     return fail(error, HRNN_CORRUPT_MODEL, "the model's weights are NULL and have %llu bytes",
@@ -640,10 +649,84 @@ extern "C" const char *hrnn_session_symbol(const hrnn_session *session, size_t s
 extern "C" hrnn_status hrnn_session_reserve(hrnn_session *session, const hrnn_tensor *inputs, size_t input_count,
                                             hrnn_tensor *outputs, size_t output_count, hrnn_error *error) {
   if (session == nullptr) return fail(error, HRNN_INVALID_ARGUMENT, "session is NULL");
-  // Without outputs the count does not matter.
-  if (outputs == nullptr) output_count = 0;
-  hrnn_status status = hrnn::check_counts(session, inputs, input_count, outputs,
-                                          outputs == nullptr ? session->program.outputs.size() : output_count, error);
-  (void)status;
+  const size_t model_outputs = session->program.outputs.size();
+  hrnn_status status = hrnn::check_count("inputs", inputs, input_count, session->program.inputs.size(), error);
+  if (status == HRNN_OK && outputs != nullptr) {
+    status = hrnn::check_count("outputs", outputs, output_count, model_outputs, error);
+  }
+  if (status == HRNN_OK) status = hrnn::check_types(session, inputs, error);
+  if (status == HRNN_OK) status = hrnn::reserve(session, inputs, INT64_MAX, error);
+  if (status == HRNN_OK && outputs != nullptr) hrnn::describe_outputs(session, outputs);
   return status;
+}
+
+extern "C" hrnn_status hrnn_session_run(hrnn_session *session, const hrnn_tensor *inputs, size_t input_count,
+                                        hrnn_tensor *outputs, size_t output_count, hrnn_error *error) {
+  if (session == nullptr) return fail(error, HRNN_INVALID_ARGUMENT, "session is NULL");
+  hrnn_status status = hrnn::check_count("inputs", inputs, input_count, session->program.inputs.size(), error);
+  if (status == HRNN_OK) {
+    status = hrnn::check_count("outputs", outputs, output_count, session->program.outputs.size(), error);
+  }
+  if (status == HRNN_OK && !hrnn::is_bound(session, inputs, outputs)) {
+    status = hrnn::rebind(session, inputs, outputs, error);
+  }
+  if (status != HRNN_OK) return status;
+  hrnn::describe_outputs(session, outputs);
+  status = hrnn::take_buffers(session, inputs, outputs, error);
+  return status != HRNN_OK ? status : hrnn::Executor(session, error).run();
+}
+
+extern "C" hrnn_status hrnn_session_stream(hrnn_session *session, int on, hrnn_error *error) {
+  if (session == nullptr) return fail(error, HRNN_INVALID_ARGUMENT, "session is NULL");
+  for (uint32_t layer : session->layers) {
+    if (on == 0) break;
+    const hrnn::OpRecord &op = session->program.ops[layer];
+    const char *name = session->program.op_name(op);
+    if (op.ints[hrnn::kDirection] != HRNN_FORWARD) {
+      return fail(error, HRNN_UNSUPPORTED,
+                  "recurrent layer '%s' cannot stream: it runs backwards in time, from steps "
+                  "that have not come yet",
+                  name);
+    }
+    if (session->ops[layer].has_initial_h) {
+      return fail(error, HRNN_UNSUPPORTED,
+                  "recurrent layer '%s' cannot stream: the model gives it an initial state "
+                  "(initial_h), so feed its final state (Y_h) back yourself",
+                  name);
+    }
+  }
+  session->streaming = on != 0;
+  session->bound = false;  // in a stream every layer runs, whatever outputs are wanted
+  hrnn_session_reset(session);
+  return HRNN_OK;
+}
+
+extern "C" void hrnn_session_reset(hrnn_session *session) {
+  if (session == nullptr) return;
+  for (uint32_t layer : session->layers) {
+    hrnn::SessionOp &state = session->ops[layer];
+    if (state.state != nullptr) hrnn_state_reset(state.state);
+    state.stream_batch = 0;
+  }
+}
+
+extern "C" hrnn_status hrnn_session_selection(const hrnn_session *session, size_t index, hrnn_selection *selection) {
+  if (session == nullptr || selection == nullptr || index >= session->layers.size()) return HRNN_INVALID_ARGUMENT;
+  hrnn_plan_selection(session->ops[session->layers[index]].plan, selection);
+  return HRNN_OK;
+}
+
+extern "C" size_t hrnn_session_bytes(const hrnn_session *session) {
+  if (session == nullptr) return 0;
+  size_t bytes = sizeof(*session) + session->program.bytes() + session->tables.bytes() + session->tensors.bytes() +
+                 session->ops.bytes() + session->layers.bytes() + session->overlaps.bytes() + session->bases.bytes() +
+                 session->slot_bytes.bytes() + session->arena.size() + session->packed.size() +
+                 session->dense_scratch.size() + session->symbols.bytes() + session->symbol_origins.bytes() +
+                 session->wanted.bytes() + session->bound_wanted.bytes() + session->instructions.bytes();
+  for (uint32_t layer : session->layers) {
+    const hrnn::SessionOp &state = session->ops[layer];
+    bytes += hrnn_plan_bytes(state.plan);
+    if (state.state != nullptr) bytes += hrnn_state_bytes(state.state);
+  }
+  return bytes;
 }

@@ -8,7 +8,8 @@
 // and runs the list. A run with the shapes of the run before only executes.
 //
 // Where values are placed:
-//   - the value of a graph output is computed in the caller's buffer, also through views that can be inverted (a GRU's Y
+//   - the value of a graph output is computed in the caller's buffer, also through views that can be inverted (a GRU's
+//   Y
 //     that is squeezed and transposed before it leaves is written once, where it belongs);
 //   - inputs of a Concat are likewise computed in the Concat's place;
 //   - everything else lies in a slot of the arena. Which values share a slot follows from the program alone, so that
@@ -69,7 +70,7 @@ enum class Overlap : uint8_t { kForbidden, kSameAddress, kAllowed };
 enum class Action : uint32_t { kCopy, kPackLayer, kPackDense, kRunLayer, kRunDense, kActivate };
 
 struct Operand {
-  uint32_t base;  // kNone: absent
+  uint32_t base;   // kNone: absent
   int64_t offset;  // bytes
 };
 
@@ -93,8 +94,8 @@ struct hrnn_session {
 
   hrnn::Array<hrnn::SessionTensor> tensors;
   hrnn::Array<hrnn::SessionOp> ops;
-  hrnn::Array<uint32_t> layers;          // recurrent operations
-  hrnn::Array<hrnn::Overlap> overlaps;   // [output][input]
+  hrnn::Array<uint32_t> layers;         // recurrent operations
+  hrnn::Array<hrnn::Overlap> overlaps;  // [output][input]
 
   // Bases: the weights, the inputs, the outputs, the slots of the arena.
   hrnn::Array<char *> bases;

@@ -70,7 +70,8 @@ void find_lifetimes(hrnn_session *session) {
   }
 }
 
-// Values whose lifetimes do not overlap share a slot: walk along the operations and reuse any slot that has become free.
+// Values whose lifetimes do not overlap share a slot: walk along the operations and reuse any slot that has become
+// free.
 bool assign_slots(hrnn_session *session) {
   const Program &program = session->program;
   const size_t op_count = program.ops.size();
@@ -219,8 +220,7 @@ class Binder {
         if (declared >= 0) {
           if (actual != declared) {
             return fail(error_, HRNN_INVALID_ARGUMENT, "input '%s': dimension %d is %lld, the model says %lld",
-                        program_.tensor_name(id), d, static_cast<long long>(actual),
-                        static_cast<long long>(declared));
+                        program_.tensor_name(id), d, static_cast<long long>(actual), static_cast<long long>(declared));
           }
         } else {
           const size_t symbol = static_cast<size_t>(-1 - declared);
@@ -263,17 +263,20 @@ class Binder {
       for (int32_t d = 0; d < record.rank; ++d) {
         const int64_t actual = dims(id)[d], declared = record.dims[d];
         if (declared >= 0 && declared != actual) {
-          return fail(error_, HRNN_INVALID_ARGUMENT, "output '%s': dimension %d is %lld with these inputs, the model "
-                      "says %lld", program_.tensor_name(id), d, static_cast<long long>(actual),
-                      static_cast<long long>(declared));
+          return fail(error_, HRNN_INVALID_ARGUMENT,
+                      "output '%s': dimension %d is %lld with these inputs, the model "
+                      "says %lld",
+                      program_.tensor_name(id), d, static_cast<long long>(actual), static_cast<long long>(declared));
         }
         if (declared >= 0) continue;
         const size_t symbol = static_cast<size_t>(-1 - declared);
         if (s_.symbols[symbol] < 0) s_.symbols[symbol] = actual;
         if (s_.symbols[symbol] != actual) {
-          return fail(error_, HRNN_INVALID_ARGUMENT, "output '%s': dimension %d ('%s') is %lld with these inputs, which "
-                      "say elsewhere that it is %lld", program_.tensor_name(id), d, program_.symbol_name(symbol),
-                      static_cast<long long>(actual), static_cast<long long>(s_.symbols[symbol]));
+          return fail(error_, HRNN_INVALID_ARGUMENT,
+                      "output '%s': dimension %d ('%s') is %lld with these inputs, which "
+                      "say elsewhere that it is %lld",
+                      program_.tensor_name(id), d, program_.symbol_name(symbol), static_cast<long long>(actual),
+                      static_cast<long long>(s_.symbols[symbol]));
         }
       }
     }
@@ -285,8 +288,7 @@ class Binder {
     const int64_t actual = dims(op.inputs[slot])[dimension];
     if (actual == expected) return HRNN_OK;
     return fail(error_, HRNN_INVALID_ARGUMENT, HRNN_OP_FORMAT "dimension %d of %s is %lld, it must be %lld",
-                HRNN_OP_NAME(op), dimension, operand, static_cast<long long>(actual),
-                static_cast<long long>(expected));
+                HRNN_OP_NAME(op), dimension, operand, static_cast<long long>(actual), static_cast<long long>(expected));
   }
 
   hrnn_status infer_recurrent(const OpRecord &op, SessionOp &state) {
@@ -302,11 +304,17 @@ class Binder {
       int64_t expected;
     } expectations[] = {
         {"X", kX, 2, input},
-        {"W", kW, 0, directions}, {"W", kW, 1, units}, {"W", kW, 2, input},
-        {"R", kR, 0, directions}, {"R", kR, 1, units}, {"R", kR, 2, hidden},
-        {"B", kB, 0, directions}, {"B", kB, 1, 2 * units},
+        {"W", kW, 0, directions},
+        {"W", kW, 1, units},
+        {"W", kW, 2, input},
+        {"R", kR, 0, directions},
+        {"R", kR, 1, units},
+        {"R", kR, 2, hidden},
+        {"B", kB, 0, directions},
+        {"B", kB, 1, 2 * units},
         {"sequence_lens", kSequenceLens, 0, batch},
-        {"initial_h", kInitialH, h_dir, directions}, {"initial_h", kInitialH, h_batch, batch},
+        {"initial_h", kInitialH, h_dir, directions},
+        {"initial_h", kInitialH, h_batch, batch},
         {"initial_h", kInitialH, 2, hidden},
     };
     for (const auto &expectation : expectations) {
@@ -370,9 +378,11 @@ class Binder {
       }
     }
     if (fits && known == count) return HRNN_OK;
-    return fail(error_, HRNN_INVALID_ARGUMENT, HRNN_OP_FORMAT "%lld elements do not fit the new shape, whose known "
-                "dimensions multiply to %lld", HRNN_OP_NAME(op), static_cast<long long>(count),
-                static_cast<long long>(known));
+    return fail(error_, HRNN_INVALID_ARGUMENT,
+                HRNN_OP_FORMAT
+                "%lld elements do not fit the new shape, whose known "
+                "dimensions multiply to %lld",
+                HRNN_OP_NAME(op), static_cast<long long>(count), static_cast<long long>(known));
   }
 
   hrnn_status infer_expand(const OpRecord &op) {
@@ -400,9 +410,11 @@ class Binder {
         if (i == axis) {
           out[i] += in[i];  // each is at most 2^56
         } else if (in[i] != out[i]) {
-          return fail(error_, HRNN_INVALID_ARGUMENT, HRNN_OP_FORMAT "dimension %d is %lld in input %d and %lld in the "
-                      "first", HRNN_OP_NAME(op), i, static_cast<long long>(in[i]), slot,
-                      static_cast<long long>(out[i]));
+          return fail(error_, HRNN_INVALID_ARGUMENT,
+                      HRNN_OP_FORMAT
+                      "dimension %d is %lld in input %d and %lld in the "
+                      "first",
+                      HRNN_OP_NAME(op), i, static_cast<long long>(in[i]), slot, static_cast<long long>(out[i]));
         }
       }
     }
@@ -472,9 +484,7 @@ class Binder {
 
   void set_place(uint32_t id, const Place &place) { s_.tensors[id].place = place; }
 
-  Place output_place(uint32_t output) {
-    return {s_.first_output_base + output, dense(program_.outputs[output])};
-  }
+  Place output_place(uint32_t output) { return {s_.first_output_base + output, dense(program_.outputs[output])}; }
 
   // A dense place of a tensor's shape in the slot an operation has for it.
   Place slot_place(uint32_t op, int storage, uint32_t id) {
@@ -555,7 +565,8 @@ class Binder {
     }
   }
 
-  // ---- Instructions --------------------------------------------------------------------------------------------------
+  // ---- Instructions
+  // --------------------------------------------------------------------------------------------------
 
   Instruction &add(Action action, uint32_t op, int32_t dtype) {
     Instruction &instruction = s_.instructions[s_.instruction_count++];

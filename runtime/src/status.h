@@ -12,6 +12,7 @@ namespace hrnn {
 #if defined(__GNUC__) && !defined(__MINGW32__)
 __attribute__((format(printf, 3, 4)))
 #endif
-hrnn_status fail(hrnn_error *error, hrnn_status status, const char *format, ...);
+hrnn_status
+fail(hrnn_error *error, hrnn_status status, const char *format, ...);
 
 }  // namespace hrnn

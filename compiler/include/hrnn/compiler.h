@@ -39,8 +39,8 @@ struct Allocator64 {
   Allocator64() = default;
   template <class U>
   Allocator64(const Allocator64<U> &) {}
-  T *allocate(size_t count) { return static_cast<T *>(::operator new(count * sizeof(T), std::align_val_t{64})); }
-  void deallocate(T *memory, size_t) { ::operator delete(memory, std::align_val_t{64}); }
+  T *allocate(size_t count) { return static_cast<T *>(::operator new (count * sizeof(T), std::align_val_t{64})); }
+  void deallocate(T *memory, size_t) { ::operator delete (memory, std::align_val_t{64}); }
 };
 template <class T, class U>
 bool operator==(const Allocator64<T> &, const Allocator64<U> &) {

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "limits.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <new>
+
+namespace hrnn::bench {
+namespace {
+
+// Twelve chains of multiply-adds hide the latency on every core (at most 5 cycles, two a cycle) and leave registers for
+// the operands in all instruction sets.
+constexpr int kChains = 12;
+constexpr int kLoads = 8;
+
+// A macro, as a function with a target attribute of its own cannot be an instance of a template without one.
+#define HRNN_LIMIT_KERNELS(isa, attribute, vector_bytes)                                                            \
+  typedef float isa##_vector __attribute__((vector_size(vector_bytes), aligned(4), may_alias));                     \
+  attribute double isa##_multiply_add(const float *operands, float *sink, long iterations) {                        \
+    const isa##_vector scale = *(const isa##_vector *)operands, offset = *(const isa##_vector *)(operands + 16);    \
+    isa##_vector sums[kChains];                                                                                     \
+    _Pragma("GCC unroll 16") for (int c = 0; c < kChains; c++) sums[c] = scale * float(c);                          \
+    for (long i = 0; i < iterations; i++)                                                                           \
+      _Pragma("GCC unroll 16") for (int c = 0; c < kChains; c++) sums[c] = sums[c] * scale + offset;                \
+    isa##_vector total = sums[0];                                                                                   \
+    _Pragma("GCC unroll 16") for (int c = 1; c < kChains; c++) total += sums[c];                                    \
+    *(isa##_vector *)sink = total;                                                                                  \
+    return 2.0 * (vector_bytes / 4) * kChains * double(iterations);                                                 \
+  }                                                                                                                 \
+  attribute void isa##_read(const float *data, size_t bytes, float *sink) {                                         \
+    constexpr size_t kFloats = vector_bytes / 4;                                                                    \
+    const isa##_vector scale = *(const isa##_vector *)sink;                                                         \
+    isa##_vector sums[kLoads];                                                                                      \
+    _Pragma("GCC unroll 16") for (int c = 0; c < kLoads; c++) sums[c] = scale;                                      \
+    for (const float *end = data + bytes / 4; data < end; data += kLoads * kFloats)                                 \
+      _Pragma("GCC unroll 16") for (int c = 0; c < kLoads; c++)                                                     \
+          sums[c] = *(const isa##_vector *)(data + c * kFloats) * scale + sums[c];                                  \
+    isa##_vector total = sums[0];                                                                                   \
+    _Pragma("GCC unroll 16") for (int c = 1; c < kLoads; c++) total += sums[c];                                     \
+    *(isa##_vector *)(sink + 16) = total;                                                                           \
+  }
+
+HRNN_LIMIT_KERNELS(base, , 16)
+#if defined(__x86_64__)
+HRNN_LIMIT_KERNELS(avx2, __attribute__((target("avx2,fma"))), 32)
+HRNN_LIMIT_KERNELS(avx512, __attribute__((target("avx512f,prefer-vector-width=512"))), 64)
+#endif
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// Repeats `work` for about `seconds`, returns the sum of what it gives over the time it took.
+template <class Work>
+double rate(double seconds, Work work) {
+  const auto begin = std::chrono::steady_clock::now();
+  double done = 0, elapsed = 0;
+  do {
+    done += work();
+    elapsed = seconds_since(begin);
+  } while (elapsed < seconds);
+  return done / elapsed;
+}
+
+size_t size_in_sysfs(int level) {
+  for (int index = 0; index < 8; index++) {
+    const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";
+    int its_level = 0;
+    std::string type, size;
+    if (!(std::ifstream(folder + "level") >> its_level)) return 0;
+    std::ifstream(folder + "type") >> type;
+    std::ifstream(folder + "size") >> size;
+    if (its_level != level || type == "Instruction" || size.empty()) continue;
+    const size_t unit = size.back() == 'M' ? 1024 * 1024 : size.back() == 'K' ? 1024 : 1;
+    return std::strtoul(size.c_str(), nullptr, 10) * unit;
+  }
+  return 0;
+}
+
+}  // namespace
+
+const std::vector<LimitKernels> &limit_kernels() {
+  static const std::vector<LimitKernels> usable = [] {
+    std::vector<LimitKernels> all;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f")) all.push_back({"avx512", avx512_multiply_add, avx512_read});
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+      all.push_back({"avx2", avx2_multiply_add, avx2_read});
+#endif
+    all.push_back({"base", base_multiply_add, base_read});
+    return all;
+  }();
+  return usable;
+}
+
+const LimitKernels &limit_kernels_for(const std::string &variant) {
+  for (const LimitKernels &kernels : limit_kernels())
+    if (variant.find(kernels.isa) != std::string::npos) return kernels;
+  return limit_kernels().back();
+}
+
+size_t cache_bytes(int level) {
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
+  constexpr int kNames[] = {_SC_LEVEL1_DCACHE_SIZE, _SC_LEVEL2_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE};
+  const long said = sysconf(kNames[level - 1]);
+  if (said > 0) return size_t(said);
+#endif
+  return size_in_sysfs(level);
+}
+
+std::string cache_holding(size_t bytes) {
+  for (int level = 1; level <= 3; level++)
+    if (bytes <= cache_bytes(level)) return "L" + std::to_string(level);
+  return "DRAM";
+}
+
+double measure_gflops(const LimitKernels &kernels, double seconds) {
+  // x / 2 + 1: the sums stay ordinary numbers, near 2.
+  alignas(64) float operands[32], sink[16];
+  std::fill(operands, operands + 16, 0.5f);
+  std::fill(operands + 16, operands + 32, 1.0f);
+  return rate(seconds, [&] { return kernels.multiply_add(operands, sink, 1000); }) * 1e-9;
+}
+
+ReadBuffer::ReadBuffer(size_t bytes) : bytes_((bytes + kReadBlock - 1) / kReadBlock * kReadBlock) {
+  data_ = static_cast<float *>(std::aligned_alloc(kReadBlock, bytes_));
+  if (data_ == nullptr) throw std::bad_alloc();
+  std::fill(data_, data_ + bytes_ / sizeof(float), 1.0f);
+}
+
+ReadBuffer::~ReadBuffer() { std::free(data_); }
+
+double ReadBuffer::measure_gbs(const LimitKernels &kernels, double seconds) const {
+  alignas(64) float sink[32] = {};
+  return rate(seconds, [&] {
+           // Several passes between looks at the clock where a pass is short.
+           const size_t passes = std::max<size_t>(1, 64 * 1024 / bytes_);
+           for (size_t i = 0; i < passes; i++) kernels.read(data_, bytes_, sink);
+           return double(passes * bytes_);
+         }) * 1e-9;
+}
+
+}  // namespace hrnn::bench

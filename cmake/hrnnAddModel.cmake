@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Kernels and models made while a project is built. The same functions inside this project and after find_package(hrnn).
+#
+#   hrnn_add_model(app_model MODEL net.onnx [TARGETS x86 arm cuda] [OPTIONS ...] [DEPENDS ...])
+#
+#     runs `hrnn compile`; app_model is a library: link it, include "app_model.h". Its symbols begin with its name
+#     (app_model_model is the hrnn_model). OPTIONS go to `hrnn compile` as they are; DEPENDS names files besides MODEL
+#     that a change of makes it again (external data).
+#
+#   hrnn_add_kernels(my_kernels CELLS gru rnn [HIDDEN 64 128] [DTYPES f32] [TARGETS x86 cuda])
+#
+#     kernels for layers whose weights come at run time; include "my_kernels.h". my_kernels_kernels is the table for the
+#     CPU, my_kernels_cuda_kernels the one for CUDA. HIDDEN: sizes that get kernels of their own beside those for any.
+#
+# TARGETS are families (x86, arm, cuda, opencl) or rows of them (avx2, ...), see `hrnn kernels`. Archives are made for
+# every architecture that is named, none needs a cross compiler; the library links those for CMAKE_SYSTEM_PROCESSOR. The
+# folder with all of them is the library's property HRNN_OUTPUT.
+
+include_guard(GLOBAL)
+
+# The name hrnn gives to the architecture that is compiled for.
+function(_hrnn_architecture out)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+    set(${out} x86-64 PARENT_SCOPE)
+  elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
+    set(${out} arm-64 PARENT_SCOPE)
+  else()
+    message(FATAL_ERROR "hrnn has no kernels for CMAKE_SYSTEM_PROCESSOR '${CMAKE_SYSTEM_PROCESSOR}'")
+  endif()
+endfunction()
+
+# Which archives a list of targets makes for this architecture: "" for the CPU's, then GPU backends.
+function(_hrnn_backends targets architecture out)
+  set(backends)
+  foreach(target IN LISTS targets)
+    if(target STREQUAL "cuda" OR target STREQUAL "opencl")
+      if(architecture STREQUAL "x86-64")
+        list(APPEND backends ${target})
+      endif()
+    elseif(target STREQUAL "arm" OR target STREQUAL "neon")
+      if(architecture STREQUAL "arm-64")
+        list(APPEND backends cpu)
+      endif()
+    elseif(architecture STREQUAL "x86-64")
+      list(APPEND backends cpu)
+    endif()
+  endforeach()
+  list(REMOVE_DUPLICATES backends)
+  if(NOT backends)
+    message(FATAL_ERROR "none of the TARGETS (${targets}) is for the ${architecture} that this project is compiled for")
+  endif()
+  set(${out} "${backends}" PARENT_SCOPE)
+endfunction()
+
+# The library NAME from what `command` (a list) writes into `directory`; it runs when one of `depends` has changed.
+function(_hrnn_add_archives name directory targets command depends comment)
+  if(NOT name MATCHES "^[A-Za-z_][A-Za-z0-9_]*$")
+    message(FATAL_ERROR "'${name}' cannot name a library: it must be a C identifier, as its symbols begin with it")
+  endif()
+  _hrnn_architecture(architecture)
+  _hrnn_backends("${targets}" ${architecture} backends)
+
+  add_library(${name} INTERFACE)
+  set(archives)
+  foreach(backend IN LISTS backends)
+    set(suffix)
+    if(NOT backend STREQUAL "cpu")
+      set(suffix _${backend})
+    endif()
+    set(archive "${directory}/${architecture}/lib${name}${suffix}.a")
+    list(APPEND archives "${archive}")
+    target_link_libraries(${name} INTERFACE "${archive}")
+    if(suffix)
+      target_link_libraries(${name} INTERFACE hrnn::${backend})
+    endif()
+  endforeach()
+  add_custom_command(
+    OUTPUT ${archives} "${directory}/${name}.h"
+    COMMAND ${command}
+    DEPENDS ${depends}
+    COMMENT "${comment}"
+    VERBATIM)
+  add_custom_target(${name}_archives DEPENDS ${archives} "${directory}/${name}.h")
+  add_dependencies(${name} ${name}_archives)
+  target_include_directories(${name} INTERFACE "${directory}")
+  target_link_libraries(${name} INTERFACE hrnn::runtime)
+  set_target_properties(${name} PROPERTIES HRNN_OUTPUT "${directory}" HRNN_ARCHIVES "${archives}")
+endfunction()
+
+function(hrnn_add_model name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "MODEL" "TARGETS;OPTIONS;DEPENDS")
+  if(NOT arg_MODEL OR arg_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "hrnn_add_model(${name}): expected NAME MODEL file [TARGETS ...] [OPTIONS ...] [DEPENDS ...]"
+      "; not understood: '${arg_UNPARSED_ARGUMENTS}'")
+  endif()
+  if(NOT arg_TARGETS)
+    set(arg_TARGETS x86)
+  endif()
+  cmake_path(ABSOLUTE_PATH arg_MODEL NORMALIZE)
+  set(directory "${CMAKE_CURRENT_BINARY_DIR}/${name}")
+  list(JOIN arg_TARGETS "," targets)
+  _hrnn_add_archives(${name} "${directory}" "${arg_TARGETS}"
+    "hrnn::hrnn;compile;${arg_MODEL};-o;${directory};--name;${name};--targets;${targets};${arg_OPTIONS}"
+    "${arg_MODEL};hrnn::hrnn;${arg_DEPENDS}" "Compiling ${arg_MODEL} for ${targets}")
+endfunction()
+
+function(hrnn_add_kernels name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "CELLS;HIDDEN;DTYPES;TARGETS")
+  if(NOT arg_CELLS OR arg_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "hrnn_add_kernels(${name}): expected NAME CELLS ... [HIDDEN ...] [DTYPES ...] [TARGETS ...]"
+      "; not understood: '${arg_UNPARSED_ARGUMENTS}'")
+  endif()
+  if(NOT arg_TARGETS)
+    set(arg_TARGETS x86)
+  endif()
+  set(directory "${CMAKE_CURRENT_BINARY_DIR}/${name}")
+  set(command "hrnn::hrnn-emit;--name;${name};-o;${directory}")
+  foreach(option IN ITEMS CELLS HIDDEN DTYPES TARGETS)
+    if(arg_${option})
+      list(JOIN arg_${option} "," value)
+      string(TOLOWER ${option} flag)
+      list(APPEND command --${flag} ${value})
+    endif()
+  endforeach()
+  list(JOIN arg_TARGETS "," targets)
+  _hrnn_add_archives(${name} "${directory}" "${arg_TARGETS}" "${command}" hrnn::hrnn-emit
+    "Generating kernels of ${name} for ${targets}")
+endfunction()

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+namespace hrnn {
+
+void print(const Json &json) {
+  // Names in a model may be any bytes; those that are no UTF-8 must not end the command.
+  fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
+}
+
+Json dims_json(const Dims &dims, const std::vector<Symbol> &symbols) {
+  Json result = Json::array();
+  for (const Dim &dim : dims) {
+    if (dim.literal()) {
+      result.push_back(*dim.literal());
+    } else {
+      result.push_back(dim.text(symbols));
+    }
+  }
+  return result;
+}
+
+const char *dtype_name(int32_t dtype) {
+  switch (dtype) {
+    case HRNN_F32:
+      return "float32";
+    case HRNN_F64:
+      return "float64";
+    case HRNN_I32:
+      return "int32";
+    case HRNN_I64:
+      return "int64";
+    default:
+      return "?";
+  }
+}
+
+void check(hrnn_status status, const hrnn_error &error, const std::string &where) {
+  if (status == HRNN_OK) return;
+  throw ModelError(fmt::format("{}: {}", where, error.message[0] ? error.message : hrnn_status_name(status)));
+}
+
+Session make_session(const CompiledModel &model, const std::string &variant, const std::string &where) {
+  hrnn_options options{};
+  options.struct_size = sizeof options;
+  options.tables = hrnn_prebuilt_tables;
+  options.table_count = static_cast<uint32_t>(hrnn_prebuilt_table_count);
+  if (!variant.empty()) options.force_variant = variant.c_str();
+  const hrnn_model view = model.view();
+  hrnn_session *session = nullptr;
+  hrnn_error error{};
+  check(hrnn_session_create(&view, &options, &session, &error), error, where);
+  return Session(session);
+}
+
+std::vector<hrnn_tensor_info> session_inputs(const hrnn_session *session) {
+  std::vector<hrnn_tensor_info> infos(hrnn_session_input_count(session));
+  for (size_t i = 0; i < infos.size(); ++i) hrnn_session_input(session, i, &infos[i]);
+  return infos;
+}
+
+std::vector<hrnn_tensor_info> session_outputs(const hrnn_session *session) {
+  std::vector<hrnn_tensor_info> infos(hrnn_session_output_count(session));
+  for (size_t i = 0; i < infos.size(); ++i) hrnn_session_output(session, i, &infos[i]);
+  return infos;
+}
+
+std::vector<hrnn_selection> session_selections(const hrnn_session *session) {
+  std::vector<hrnn_selection> selections;
+  for (;;) {
+    hrnn_selection selection{};
+    selection.struct_size = sizeof selection;
+    if (hrnn_session_selection(session, selections.size(), &selection) != HRNN_OK) return selections;
+    selections.push_back(selection);
+  }
+}
+
+std::string dims_text(const hrnn_session *session, const hrnn_tensor_info &info) {
+  std::string text;
+  for (int32_t i = 0; i < info.rank; ++i) {
+    const int64_t dim = info.dims[i];
+    text += (i ? ", " : "") +
+            (dim >= 0 ? std::to_string(dim) : std::string(hrnn_session_symbol(session, static_cast<size_t>(-1 - dim))));
+  }
+  return "[" + text + "]";
+}
+
+}  // namespace hrnn

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// hrnn explain: which kernels run each layer of a model on this machine, why, and how much memory it takes.
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "cli.h"
+
+namespace hrnn {
+namespace {
+
+struct Options {
+  std::string model, variant;
+  std::vector<std::string> dims;
+  bool json = false;
+};
+
+struct Memory {
+  size_t program, weights, session;
+};
+
+using Sizes = std::map<std::string, int64_t>;
+
+Sizes parse_sizes(const std::vector<std::string> &texts) {
+  Sizes sizes;
+  for (const std::string &text : texts) {
+    const size_t equals = text.find('=');
+    int64_t value = -1;
+    const char *end = text.data() + text.size();
+    if (equals != std::string::npos) {
+      const auto result = std::from_chars(text.data() + equals + 1, end, value);
+      if (result.ec != std::errc() || result.ptr != end) value = -1;
+    }
+    if (equals == 0 || value < 0) throw CLI::ValidationError("--dim", "'" + text + "' must be NAME=SIZE");
+    sizes[text.substr(0, equals)] = value;
+  }
+  return sizes;
+}
+
+void check_names(const hrnn_session *session, const Sizes &sizes, const std::string &model) {
+  for (const auto &[name, size] : sizes) {
+    std::string known;
+    bool found = false;
+    for (size_t i = 0; const char *symbol = hrnn_session_symbol(session, i); ++i) {
+      found = found || name == symbol;
+      known += (known.empty() ? "'" : ", '") + std::string(symbol) + "'";
+    }
+    if (!found) {
+      throw ModelError(fmt::format("{}: --dim {}={}: the model has no dynamic dimension '{}', it has {}", model, name,
+                                   size, name, known.empty() ? "none" : known));
+    }
+  }
+}
+
+// What the session holds after reserving for inputs of these sizes; dynamic dimensions not given are 1.
+size_t reserved_bytes(hrnn_session *session, const Sizes &sizes, const std::string &where) {
+  std::vector<hrnn_tensor> inputs;
+  for (const hrnn_tensor_info &info : session_inputs(session)) {
+    hrnn_tensor tensor{};
+    tensor.dtype = info.dtype;
+    tensor.rank = info.rank;
+    for (int32_t i = 0; i < info.rank; ++i) {
+      tensor.dims[i] = info.dims[i];
+      if (info.dims[i] >= 0) continue;
+      const auto size = sizes.find(hrnn_session_symbol(session, static_cast<size_t>(-1 - info.dims[i])));
+      tensor.dims[i] = size == sizes.end() ? 1 : size->second;
+    }
+    inputs.push_back(tensor);
+  }
+  hrnn_error error{};
+  check(hrnn_session_reserve(session, inputs.data(), inputs.size(), nullptr, 0, &error), error, where);
+  return hrnn_session_bytes(session);
+}
+
+std::vector<const Node *> recurrent_nodes(const Graph &graph) {
+  std::vector<const Node *> nodes;
+  for (const Node &node : graph.nodes) {
+    if (std::holds_alternative<op::Recurrent>(node.op)) nodes.push_back(&node);
+  }
+  return nodes;
+}
+
+std::vector<std::string> lines(const std::string &text) {
+  std::vector<std::string> result;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    if (end > begin) result.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return result;
+}
+
+Json explanation_json(const Graph &graph, const hrnn_machine &machine, const std::vector<hrnn_selection> &selections,
+                      const Memory &memory) {
+  Json json = {{"file", graph.path}, {"cpu", machine.cpu}, {"layers", Json::array()}};
+  const std::vector<const Node *> nodes = recurrent_nodes(graph);
+  for (size_t i = 0; i < selections.size(); ++i) {
+    const hrnn_selection &selection = selections[i];
+    json["layers"].push_back({{"name", i < nodes.size() ? nodes[i]->name : ""},
+                              {"layer", i < nodes.size() ? describe(graph, *nodes[i]) : ""},
+                              {"variant", selection.variant},
+                              {"isa", hrnn_isa_name(selection.isa)},
+                              {"step", selection.step},
+                              {"projection", selection.projection},
+                              {"reason", lines(selection.reason)}});
+  }
+  json["memory"] = {
+      {"program_bytes", memory.program}, {"weights_bytes", memory.weights}, {"session_bytes", memory.session}};
+  return json;
+}
+
+void print_explanation(const Graph &graph, const hrnn_machine &machine, const std::vector<hrnn_selection> &selections,
+                       const Memory &memory) {
+  fmt::print("model    {}\nmachine  {}\n", graph.path, machine.cpu);
+  const std::vector<const Node *> nodes = recurrent_nodes(graph);
+  for (size_t i = 0; i < selections.size(); ++i) {
+    const hrnn_selection &selection = selections[i];
+    fmt::print("layer    '{}': {}\n", i < nodes.size() ? nodes[i]->name : "",
+               i < nodes.size() ? describe(graph, *nodes[i]) : "");
+    fmt::print("  variant     {}\n  step        {}\n  projection  {}\n", selection.variant, selection.step,
+               selection.projection);
+    for (const std::string &line : lines(selection.reason)) fmt::print("  because     {}\n", line);
+  }
+  fmt::print("memory   program {} bytes, weights {} bytes, session {} bytes\n", memory.program, memory.weights,
+             memory.session);
+}
+
+void explain(const Options &options) {
+  const Sizes sizes = parse_sizes(options.dims);
+  const Model graph = load_model(options.model);
+  const CompiledModel model = lower(*graph);
+  const Session session = make_session(model, options.variant, options.model);
+  check_names(session.get(), sizes, options.model);
+  hrnn_machine machine{};
+  machine.struct_size = sizeof machine;
+  hrnn_machine_detect(hrnn_prebuilt_tables, hrnn_prebuilt_table_count, &machine);
+  const Memory memory{model.program.size(), model.weights.size(), reserved_bytes(session.get(), sizes, options.model)};
+  const std::vector<hrnn_selection> selections = session_selections(session.get());
+  if (options.json) {
+    print(explanation_json(*graph, machine, selections, memory));
+  } else {
+    print_explanation(*graph, machine, selections, memory);
+  }
+}
+
+}  // namespace
+
+void add_explain(CLI::App &app) {
+  CLI::App *command =
+      app.add_subcommand("explain", "Show which kernels run a model here, why, and the memory it takes");
+  auto options = std::make_shared<Options>();
+  command->add_option("MODEL", options->model, "Model file (.onnx)")->required();
+  command->add_option("--variant", options->variant, "Use this instruction set or kernel variant instead of choosing");
+  command->add_option("--dim", options->dims, "NAME=SIZE of a dynamic dimension, for the memory (others count as 1)");
+  command->add_flag("--json", options->json, "Print JSON");
+  command->callback([options] { explain(*options); });
+}
+
+}  // namespace hrnn

@@ -100,7 +100,7 @@ Json explanation_json(const Graph &graph, const hrnn_machine &machine, const std
     json["layers"].push_back({{"name", i < nodes.size() ? nodes[i]->name : ""},
                               {"layer", i < nodes.size() ? describe(graph, *nodes[i]) : ""},
                               {"variant", selection.variant},
-                              {"isa", hrnn_isa_name(selection.isa)},
+                              {"target", selection.target},
                               {"step", selection.step},
                               {"projection", selection.projection},
                               {"reason", lines(selection.reason)}});

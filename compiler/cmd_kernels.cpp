@@ -3,6 +3,8 @@
 // hrnn kernels: the variants linked into this command.
 #include <fmt/format.h>
 
+#include <set>
+
 #include "cli.h"
 
 namespace hrnn {
@@ -26,7 +28,9 @@ std::string size_text(uint32_t size) { return size ? std::to_string(size) : "any
 
 const char *kind_text(const hrnn_kernel &kernel) { return kernel.kind == HRNN_STEP ? "step" : "projection"; }
 
-bool usable(const hrnn_kernel &kernel, const hrnn_machine &machine) { return machine.isas >> kernel.isa & 1; }
+bool usable(const hrnn_kernel &kernel, const hrnn_machine &machine) {
+  return hrnn_target_usable(kernel.target, &machine, nullptr, 0) != 0;
+}
 
 template <class Visit>
 void for_each_kernel(Visit visit) {
@@ -40,7 +44,7 @@ Json kernel_json(const hrnn_kernel &kernel, const hrnn_machine &machine) {
   return {{"symbol", kernel.symbol},
           {"kind", kind_text(kernel)},
           {"cell", kernel.cell},
-          {"target", hrnn_isa_name(kernel.isa)},
+          {"target", kernel.target->name},
           {"type", dtype_name(static_cast<int32_t>(kernel.dtype))},
           {"panels", kernel.panels},
           {"rows", kernel.rows},
@@ -54,7 +58,6 @@ Json kernel_json(const hrnn_kernel &kernel, const hrnn_machine &machine) {
 
 void print_json(const hrnn_machine &machine) {
   Json json = {{"cpu", machine.cpu},
-               {"isa_refused", machine.isa_refused},
                {"device_refused", machine.device_refused},
                {"kernels", Json::array()}};
   for_each_kernel([&](const hrnn_kernel &kernel) { json["kernels"].push_back(kernel_json(kernel, machine)); });
@@ -70,13 +73,18 @@ void print_table(const hrnn_machine &machine) {
     const bool here = usable(kernel, machine);
     ++count;
     runnable += here;
-    fmt::print("{:<{}}  {:<7} {:<10} {:<8} {:<7} {:<5} {:<4} {} {}\n", kernel.symbol, width, hrnn_isa_name(kernel.isa),
+    fmt::print("{:<{}}  {:<7} {:<10} {:<8} {:<7} {:<5} {:<4} {} {}\n", kernel.symbol, width, kernel.target->name,
                kind_text(kernel), dtype_name(static_cast<int32_t>(kernel.dtype)),
                fmt::format("{}x{}", kernel.panels, kernel.rows), size_text(kernel.inner), here ? "yes" : "no",
                activations_text(kernel), phase_text(kernel));
   });
   fmt::print("{} kernels, {} usable on this machine ({})\n", count, runnable, machine.cpu);
-  if (machine.isa_refused[0]) fmt::print("{}\n", machine.isa_refused);
+  std::set<std::string> told;
+  for_each_kernel([&](const hrnn_kernel &kernel) {
+    char why[512];
+    if (!hrnn_target_usable(kernel.target, &machine, why, sizeof why) && told.insert(kernel.target->name).second)
+      fmt::print("{}: {}\n", kernel.target->name, why);
+  });
   if (machine.device_refused[0]) fmt::print("{}\n", machine.device_refused);
 }
 

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <stdexcept>
 
 #include "elf_object.h"
@@ -91,15 +92,29 @@ uint64_t code_bytes(const std::string &object) {
   return total;
 }
 
+ElfDataObject::Place add_target(ElfDataObject *object, const TargetRow &row) {
+  hrnn_target target = {};
+  target.features = row.features;
+  target.rank = row.rank;
+  target.use = row.use;
+  auto at = object->add_relocated(&target, sizeof target, alignof(hrnn_target));
+  object->point_to(at, offsetof(hrnn_target, name), object->add_string(row.name));
+  return at;
+}
+
 ElfDataObject::Place add_kernel_table(ElfDataObject *object, const Group &group) {
   std::vector<hrnn_kernel> rows;
-  for (const Kernel &kernel : group.kernels) rows.push_back(kernel_row(kernel.spec, *kernel.target));
+  std::map<const TargetRow *, ElfDataObject::Place> targets;
+  for (const Kernel &kernel : group.kernels)
+    if (targets.count(kernel.target) == 0) targets[kernel.target] = add_target(object, *kernel.target);
+  for (const Kernel &kernel : group.kernels) rows.push_back(kernel_row(kernel.spec));
   auto rows_at = object->add_relocated(rows.data(), rows.size() * sizeof(hrnn_kernel), alignof(hrnn_kernel));
   for (size_t i = 0; i < rows.size(); i++) {
     const Kernel &kernel = group.kernels[i];
     const size_t base = i * sizeof(hrnn_kernel);
     object->point_to(rows_at, base + offsetof(hrnn_kernel, symbol), object->add_string(kernel.symbol));
     object->point_to(rows_at, base + offsetof(hrnn_kernel, cell), object->add_string(kernel.spec.cell));
+    object->point_to(rows_at, base + offsetof(hrnn_kernel, target), targets[kernel.target]);
     object->point_to(rows_at, base + offsetof(hrnn_kernel, entry), kernel.symbol + "_argv");
   }
   hrnn_kernel_table table = {};
@@ -155,7 +170,7 @@ std::vector<EmittedLibrary> emit(const EmitRequest &request) {
       if (request.progress) request.progress(done++, total, kernel.symbol);
       const std::string file = (objects / (kernel.symbol + ".o")).string();
       std::map<Halide::OutputFileType, std::string> outputs = {{Halide::OutputFileType::object, file}};
-      if (request.keep_ptx && kernel.target->isa == HRNN_CUDA)
+      if (request.keep_ptx && backend_of(*kernel.target) == "cuda")
         outputs[Halide::OutputFileType::device_code] = (folder / (kernel.symbol + ".ptx")).string();
       build_kernel(kernel.spec, *kernel.target, kernel.symbol).compile(outputs);
       files.push_back(file);

@@ -249,10 +249,9 @@ Module build_kernel(const KernelSpec &spec, const TargetRow &target, const std::
   return pipeline.compile_to_module(arguments, symbol, kernel_target(target), LinkageType::ExternalPlusArgv);
 }
 
-hrnn_kernel kernel_row(const KernelSpec &spec, const TargetRow &target) {
+hrnn_kernel kernel_row(const KernelSpec &spec) {
   hrnn_kernel row = {};
   row.kind = spec.kind;
-  row.isa = target.isa;
   row.dtype = spec.dtype;
   row.panels = spec.tile.panels;
   row.rows = spec.tile.rows;

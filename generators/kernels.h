@@ -37,8 +37,8 @@ std::string kernel_symbol(const std::string &prefix, const KernelSpec &spec, con
 // Lowers one kernel through its generator.
 Halide::Module build_kernel(const KernelSpec &spec, const TargetRow &target, const std::string &symbol);
 
-// The kernel's row in the variant table (symbol, cell and entry are left to the emitter).
-hrnn_kernel kernel_row(const KernelSpec &spec, const TargetRow &target);
+// The kernel's row in the variant table; what is a pointer in it is left to the emitter.
+hrnn_kernel kernel_row(const KernelSpec &spec);
 
 // The Halide target of kernels: no runtime inside, no checks (the runtime checks once), no bounds queries.
 Halide::Target kernel_target(const TargetRow &target);

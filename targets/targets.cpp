@@ -8,18 +8,37 @@
 
 namespace hrnn {
 
+namespace {
+
+constexpr uint64_t bits() { return 0; }
+template <class... Rest>
+constexpr uint64_t bits(hrnn_feature first, Rest... rest) {
+  return uint64_t(1) << first | bits(rest...);
+}
+
+constexpr uint64_t kSse41 = bits(HRNN_FEATURE_SSE41);
+constexpr uint64_t kAvx2 = kSse41 | bits(HRNN_FEATURE_AVX, HRNN_FEATURE_FMA, HRNN_FEATURE_F16C, HRNN_FEATURE_AVX2);
+constexpr uint64_t kAvx512 = kAvx2 | bits(HRNN_FEATURE_AVX512F, HRNN_FEATURE_AVX512DQ, HRNN_FEATURE_AVX512CD,
+                                          HRNN_FEATURE_AVX512BW, HRNN_FEATURE_AVX512VL);
+
+}  // namespace
+
 const std::vector<TargetRow> &target_rows() {
-  // Within a family, better targets come later.
   static const std::vector<TargetRow> rows = {
-      {"sse41", "x86", HRNN_X86_SSE41, "x86-64-linux-sse41", {false, 16, 16, 0}, EM_X86_64, true, "natively"},
-      {"avx2", "x86", HRNN_X86_AVX2, "x86-64-linux-avx-avx2-f16c-fma-sse41", {false, 32, 16, 0}, EM_X86_64, true, "natively"},
-      {"avx512", "x86", HRNN_X86_AVX512, "x86-64-linux-avx-avx2-avx512-avx512_skylake-f16c-fma-sse41",
+      // Vector registers of 16, 32 and 64 bytes; 16 of them, 32 with AVX-512.
+      {"sse41", "x86", kSse41, 10, HRNN_USE_CPU, "x86-64-linux-sse41", {false, 16, 16, 0}, EM_X86_64, true, "natively"},
+      {"avx2", "x86", kAvx2, 20, HRNN_USE_CPU, "x86-64-linux-avx-avx2-f16c-fma-sse41", {false, 32, 16, 0}, EM_X86_64, true,
+       "natively"},
+      {"avx512", "x86", kAvx512, 30, HRNN_USE_CPU, "x86-64-linux-avx-avx2-avx512-avx512_skylake-f16c-fma-sse41",
        {false, 64, 32, 0}, EM_X86_64, true, "natively"},
-      {"neon", "arm", HRNN_ARM64_NEON, "arm-64-linux", {false, 16, 32, 0}, EM_AARCH64, true, "under qemu-aarch64"},
-      // Halide 21 writes double constants as floats into OpenCL source, so this target has no kernels in double.
-      {"opencl", "opencl", HRNN_OPENCL, "x86-64-linux-opencl-cl_doubles", {true, 0, 0, 64}, EM_X86_64, false, "on PoCL"},
-      {"cuda", "cuda", HRNN_CUDA, "x86-64-linux-cuda-cuda_capability_70", {true, 0, 0, 64}, EM_X86_64, true,
-       "on a GPU; without one, its PTX is assembled by ptxas for sm_80 and sm_90"},
+      {"neon", "arm", bits(HRNN_FEATURE_NEON), 10, HRNN_USE_CPU, "arm-64-linux", {false, 16, 32, 0}, EM_AARCH64, true,
+       "under qemu-aarch64"},
+      // Blocks of 64 threads. Halide 21 writes double constants as floats into OpenCL source, so that target has no
+      // kernels in double.
+      {"opencl", "opencl", bits(HRNN_FEATURE_OPENCL), 5, HRNN_USE_FORCED, "x86-64-linux-opencl-cl_doubles", {true, 0, 0, 64},
+       EM_X86_64, false, "on PoCL"},
+      {"cuda", "cuda", bits(HRNN_FEATURE_CUDA), 100, HRNN_USE_GPU, "x86-64-linux-cuda-cuda_capability_70", {true, 0, 0, 64},
+       EM_X86_64, true, "on a GPU; without one, its PTX is assembled by ptxas for sm_80 and sm_90"},
   };
   return rows;
 }

@@ -20,7 +20,9 @@ struct Machine {
 struct TargetRow {
   const char *name;    // in options, file names and symbols
   const char *family;  // what users ask for: "x86", "arm", "cuda", "opencl"
-  hrnn_isa isa;
+  uint64_t features;   // what the runtime must find on the machine: bits 1 << hrnn_feature
+  uint32_t rank;       // the runtime tries higher ones first
+  hrnn_use use;
   const char *halide;  // Halide's target string, the full chain of features spelled out
   Machine machine;
   int elf_machine;     // e_machine of objects

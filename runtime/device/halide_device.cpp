@@ -29,12 +29,14 @@ struct hrnn_device_memory {
 namespace {
 
 #if defined(HRNN_DEVICE_CUDA)
-constexpr uint32_t kIsa = HRNN_CUDA;
+constexpr uint32_t kFeature = HRNN_FEATURE_CUDA;
+constexpr const char *kName = "cuda";
 constexpr const char *kLibraries[] = {"libcuda.so.1", "libcuda.so"};
 constexpr const char *kMissing = "no CUDA driver (libcuda.so.1 cannot be loaded)";
 const halide_device_interface_t *interface() { return halide_cuda_device_interface(); }
 #else
-constexpr uint32_t kIsa = HRNN_OPENCL;
+constexpr uint32_t kFeature = HRNN_FEATURE_OPENCL;
+constexpr const char *kName = "opencl";
 constexpr const char *kLibraries[] = {"libOpenCL.so.1", "libOpenCL.so"};
 constexpr const char *kMissing = "no OpenCL loader (libOpenCL.so.1 cannot be loaded)";
 const halide_device_interface_t *interface() { return halide_opencl_device_interface(); }
@@ -159,5 +161,6 @@ int probe(char *reason, size_t reason_bytes) {
 
 }  // namespace
 
-extern "C" HRNN_API const hrnn_device HRNN_DEVICE = {HRNN_ABI_VERSION, kIsa,   probe,  buffer_interface, allocate,   release,
-                                                     view,             release_view, upload, download,         synchronize};
+extern "C" HRNN_API const hrnn_device HRNN_DEVICE = {
+    HRNN_ABI_VERSION, kFeature,     kName,  probe,    buffer_interface, allocate, release,
+    view,             release_view, upload, download, synchronize};

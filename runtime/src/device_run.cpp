@@ -35,7 +35,7 @@ int64_t aligned(int64_t bytes) { return (bytes + kViewAlignment - 1) / kViewAlig
 int64_t slot_bytes(const hrnn_plan &plan, int64_t batch) { return aligned(batch * plan.padded() * plan.element); }
 
 hrnn_status failed(hrnn_error *error, const hrnn_plan &plan, const char *what, int code) {
-  return fail(error, HRNN_DEVICE_ERROR, "%s: %s failed with error %d", hrnn_isa_name(plan.choice.isa), what, code);
+  return fail(error, HRNN_DEVICE_ERROR, "%s: %s failed with error %d", plan.choice.target->name, what, code);
 }
 
 // A buffer on the device. A view into memory is given back with the scope.

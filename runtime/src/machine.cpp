@@ -12,52 +12,70 @@
 namespace hrnn {
 namespace {
 
-constexpr uint64_t bit(uint32_t isa) { return uint64_t(1) << isa; }
+constexpr uint64_t bit(uint32_t feature) { return uint64_t(1) << feature; }
 
 void append(char *text, size_t size, const char *addition) {
   size_t used = strlen(text);
   if (used + 1 < size) snprintf(text + used, size - used, "%s", addition);
 }
 
-struct Need {
-  const char *name;
-  bool leaf7;
-  int bit;
-};
-// Intel SDM volume 2, CPUID: leaf 1 ECX and leaf 7 EBX.
-constexpr Need kSse41[] = {{"SSE4.1", false, 19}};
-constexpr Need kAvx2[] = {{"AVX", false, 28}, {"FMA", false, 12}, {"F16C", false, 29}, {"AVX2", true, 5}};
-constexpr Need kAvx512[] = {{"AVX512F", true, 16},
-                            {"AVX512DQ", true, 17},
-                            {"AVX512CD", true, 28},
-                            {"AVX512BW", true, 30},
-                            {"AVX512VL", true, 31}};
-constexpr uint64_t kYmmState = 0x6, kZmmState = 0xe6;  // XCR0: SSE and AVX; also opmask, ZMM high halves and ZMM16-31
+// Registers that XCR0 says are saved: SSE and AVX; with opmask, the high halves of ZMM and ZMM16-31.
+constexpr uint64_t kNoState = 0, kYmmState = 0x6, kZmmState = 0xe6;
 
-template <size_t N>
-bool offers(const X86Features &f, const Need (&needs)[N], uint64_t state, const char *isa, char *refused, size_t size) {
-  for (const Need &need : needs) {
-    if (((need.leaf7 ? f.leaf7_ebx : f.leaf1_ecx) >> need.bit) & 1) continue;
-    char clause[96];
-    snprintf(clause, sizeof clause, "%s: the processor lacks %s; ", isa, need.name);
-    append(refused, size, clause);
-    return false;
+// Where CPUID reports a feature (Intel SDM volume 2): leaf 1 ECX, leaf 7.0 EBX, leaf 7.0 ECX, leaf 7.1 EAX.
+enum Word { kLeaf1Ecx, kLeaf7Ebx, kLeaf7Ecx, kLeaf71Eax };
+struct FeatureRow {
+  hrnn_feature feature;
+  const char *name;
+  Word word;
+  int bit;
+  uint64_t state;
+};
+constexpr FeatureRow kX86Features[] = {
+    {HRNN_FEATURE_SSE41, "SSE4.1", kLeaf1Ecx, 19, kNoState},
+    {HRNN_FEATURE_AVX, "AVX", kLeaf1Ecx, 28, kYmmState},
+    {HRNN_FEATURE_FMA, "FMA", kLeaf1Ecx, 12, kYmmState},
+    {HRNN_FEATURE_F16C, "F16C", kLeaf1Ecx, 29, kYmmState},
+    {HRNN_FEATURE_AVX2, "AVX2", kLeaf7Ebx, 5, kYmmState},
+    {HRNN_FEATURE_AVX512F, "AVX512F", kLeaf7Ebx, 16, kZmmState},
+    {HRNN_FEATURE_AVX512DQ, "AVX512DQ", kLeaf7Ebx, 17, kZmmState},
+    {HRNN_FEATURE_AVX512CD, "AVX512CD", kLeaf7Ebx, 28, kZmmState},
+    {HRNN_FEATURE_AVX512BW, "AVX512BW", kLeaf7Ebx, 30, kZmmState},
+    {HRNN_FEATURE_AVX512VL, "AVX512VL", kLeaf7Ebx, 31, kZmmState},
+    {HRNN_FEATURE_AVX512VNNI, "AVX512_VNNI", kLeaf7Ecx, 11, kZmmState},
+    {HRNN_FEATURE_AVX512BF16, "AVX512_BF16", kLeaf71Eax, 5, kZmmState},
+};
+
+const char *feature_name(uint32_t feature) {
+  for (const FeatureRow &row : kX86Features)
+    if (row.feature == feature) return row.name;
+  switch (feature) {
+    case HRNN_FEATURE_NEON: return "NEON (arm-64)";
+    case HRNN_FEATURE_OPENCL: return "an OpenCL device";
+    case HRNN_FEATURE_CUDA: return "a CUDA device";
+    default: return "an unknown feature";
   }
-  if ((f.xcr0 & state) == state) return true;
-  char clause[160];
-  snprintf(clause, sizeof clause, "%s: the operating system does not save its registers (XCR0 is 0x%llx, needs 0x%llx); ",
-           isa, static_cast<unsigned long long>(f.xcr0), static_cast<unsigned long long>(state));
-  append(refused, size, clause);
-  return false;
+}
+
+// The names of the features in a set, separated by commas.
+void append_features(char *text, size_t size, uint64_t features) {
+  bool first = true;
+  for (uint32_t f = 0; f < 64; f++) {
+    if (!(features & bit(f))) continue;
+    append(text, size, first ? "" : ", ");
+    append(text, size, feature_name(f));
+    first = false;
+  }
 }
 
 #if defined(__x86_64__)
 X86Features read_x86() {
   X86Features f = {};
   unsigned a, b, c, d;
-  if (__get_cpuid(1, &a, &b, &c, &d)) f.leaf1_ecx = c;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) f.leaf7_ebx = b;
-  if ((f.leaf1_ecx >> 27) & 1) {  // OSXSAVE
+  if (__get_cpuid(1, &a, &b, &c, &d)) f.words[kLeaf1Ecx] = c;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) f.words[kLeaf7Ebx] = b, f.words[kLeaf7Ecx] = c;
+  if (f.words[kLeaf7Ebx] != 0 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) f.words[kLeaf71Eax] = a;
+  if ((f.words[kLeaf1Ecx] >> 27) & 1) {  // OSXSAVE
     uint32_t low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     f.xcr0 = (uint64_t(high) << 32) | low;
@@ -78,51 +96,61 @@ void read_x86_name(char *name, size_t size) {
 void detect_cpu(hrnn_machine *machine) {
 #if defined(__x86_64__)
   read_x86_name(machine->cpu, sizeof machine->cpu);
-  machine->isas = x86_isas(read_x86(), machine->isa_refused, sizeof machine->isa_refused);
+  set_x86_features(read_x86(), machine);
 #elif defined(__aarch64__)
   snprintf(machine->cpu, sizeof machine->cpu, "arm-64");
-  machine->isas = bit(HRNN_ARM64_NEON);  // part of the architecture
+  machine->features = bit(HRNN_FEATURE_NEON);  // part of the architecture
 #endif
 }
 
 void detect_device(const hrnn_device &device, hrnn_machine *machine) {
   char reason[200] = {};
   if (device.probe(reason, sizeof reason)) {
-    machine->isas |= bit(device.isa);
+    machine->features |= bit(device.feature);
     return;
   }
   char clause[256];
-  snprintf(clause, sizeof clause, "%s: %s; ", hrnn_isa_name(device.isa), reason);
+  snprintf(clause, sizeof clause, "%s%s: %s", machine->device_refused[0] ? "; " : "", device.name, reason);
   append(machine->device_refused, sizeof machine->device_refused, clause);
 }
 
 }  // namespace
 
-uint64_t x86_isas(const X86Features &f, char *refused, size_t size) {
-  if (size > 0) refused[0] = 0;
-  uint64_t isas = 0;
-  if (!offers(f, kSse41, 0, "sse41", refused, size)) return 0;
-  isas |= bit(HRNN_X86_SSE41);
-  if (!offers(f, kAvx2, kYmmState, "avx2", refused, size)) return isas;
-  isas |= bit(HRNN_X86_AVX2);
-  if (offers(f, kAvx512, kZmmState, "avx512", refused, size)) isas |= bit(HRNN_X86_AVX512);
-  return isas;
+void set_x86_features(const X86Features &f, hrnn_machine *machine) {
+  machine->features = machine->unsaved = 0;
+  for (const FeatureRow &row : kX86Features) {
+    if (!((f.words[row.word] >> row.bit) & 1)) continue;
+    const bool saved = (f.xcr0 & row.state) == row.state;
+    (saved ? machine->features : machine->unsaved) |= bit(row.feature);
+  }
 }
 
 }  // namespace hrnn
 
 extern "C" {
 
-const char *hrnn_isa_name(uint32_t isa) {
-  switch (isa) {
-    case HRNN_X86_SSE41: return "sse41";
-    case HRNN_X86_AVX2: return "avx2";
-    case HRNN_X86_AVX512: return "avx512";
-    case HRNN_ARM64_NEON: return "neon";
-    case HRNN_OPENCL: return "opencl";
-    case HRNN_CUDA: return "cuda";
-    default: return "unknown";
+int hrnn_target_usable(const hrnn_target *target, const hrnn_machine *machine, char *why, size_t why_bytes) {
+  using namespace hrnn;
+  const uint64_t missing = target->features & ~machine->features;
+  if (why == nullptr || why_bytes == 0) return missing == 0;
+  why[0] = 0;
+  if (missing == 0) return 1;
+  const uint64_t unsaved = missing & machine->unsaved, absent = missing & ~unsaved;
+  if (absent != 0) {
+    append(why, why_bytes, "this machine lacks ");
+    append_features(why, why_bytes, absent);
   }
+  if (unsaved != 0) {
+    append(why, why_bytes, absent != 0 ? "; " : "");
+    append(why, why_bytes, "the operating system does not save the registers of ");
+    append_features(why, why_bytes, unsaved);
+  }
+  if (target->use != HRNN_USE_CPU && machine->device_refused[0]) {
+    append(why, why_bytes, " (");
+    append(why, why_bytes, machine->device_refused);
+    append(why, why_bytes, ")");
+  }
+  return 0;
 }
 
 hrnn_status hrnn_machine_detect(const hrnn_kernel_table *const *tables, size_t table_count, hrnn_machine *machine) {

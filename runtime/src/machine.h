@@ -6,12 +6,12 @@ namespace hrnn {
 
 // The words that say what an x86-64 processor and its operating system offer.
 struct X86Features {
-  uint32_t leaf1_ecx, leaf7_ebx;  // CPUID 1 and 7.0
-  uint64_t xcr0;                  // register state that the operating system saves; 0 without OSXSAVE
+  uint32_t words[4];  // CPUID: leaf 1 ECX, leaf 7.0 EBX, leaf 7.0 ECX, leaf 7.1 EAX
+  uint64_t xcr0;      // register state that the operating system saves; 0 without OSXSAVE
 };
 
-// Bits 1 << hrnn_isa. Pure. An instruction set counts only when the operating system saves its registers.
-// `refused` gets one clause per missing set ("avx512: the processor lacks AVX512F; ...").
-uint64_t x86_isas(const X86Features &features, char *refused, size_t refused_bytes);
+// Sets machine->features and machine->unsaved. Pure. An instruction set counts only when the operating system saves its
+// registers.
+void set_x86_features(const X86Features &features, hrnn_machine *machine);
 
 }  // namespace hrnn

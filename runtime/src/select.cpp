@@ -13,10 +13,6 @@
 namespace hrnn {
 namespace {
 
-// Candidates in rising order of preference; a CPU and a GPU are weighed by the size of a step instead (gpu_pays).
-constexpr uint32_t kCpuIsas[] = {HRNN_X86_AVX512, HRNN_X86_AVX2, HRNN_X86_SSE41, HRNN_ARM64_NEON};
-constexpr uint32_t kAllIsas[] = {HRNN_CUDA, HRNN_X86_AVX512, HRNN_X86_AVX2, HRNN_X86_SSE41, HRNN_ARM64_NEON, HRNN_OPENCL};
-
 // One line of explanation after another, cut where the buffer ends.
 struct Lines {
   char *text;
@@ -80,46 +76,77 @@ bool covers(const KernelSet &set) {
   return set.count > 0 && set.kernels[set.count - 1]->rows == 1 && set.kernels[set.count - 1]->panels == 1;
 }
 
+bool usable_table(const hrnn_kernel_table *table) {
+  return table != nullptr && table->abi_version == HRNN_ABI_VERSION;
+}
+
+// Every table has rows of its own for the targets it serves.
+bool same_target(const hrnn_target *a, const hrnn_target *b) { return strcmp(a->name, b->name) == 0; }
+
+// The targets of all tables, each once, by falling rank.
+constexpr int kMaxTargets = 32;
+struct TargetList {
+  const hrnn_target *targets[kMaxTargets];
+  int count = 0;
+
+  void insert(const hrnn_target *target) {
+    for (int i = 0; i < count; i++)
+      if (same_target(targets[i], target)) return;
+    if (count == kMaxTargets) return;
+    int at = count++;
+    for (; at > 0 && targets[at - 1]->rank < target->rank; at--) targets[at] = targets[at - 1];
+    targets[at] = target;
+  }
+};
+
+TargetList targets_of(const KernelSource &source) {
+  TargetList list;
+  for (size_t t = 0; t < source.table_count; t++)
+    for (uint32_t i = 0; usable_table(source.tables[t]) && i < source.tables[t]->count; i++)
+      list.insert(source.tables[t]->kernels[i].target);
+  return list;
+}
+
 template <class Accept>
 KernelSet collect(const KernelSource &source, Accept accept) {
   KernelSet set = {};
   for (size_t t = 0; t < source.table_count; t++) {
     const hrnn_kernel_table *table = source.tables[t];
-    if (table == nullptr || table->abi_version != HRNN_ABI_VERSION) continue;
+    if (!usable_table(table)) continue;
     for (uint32_t i = 0; i < table->count; i++)
       if (accept(table->kernels[i])) insert(&set, &table->kernels[i]);
   }
   return set;
 }
 
-KernelSet collect_projection(const KernelSource &source, uint32_t isa, int32_t dtype, uint32_t gates, int64_t inner) {
+KernelSet collect_projection(const KernelSource &source, const hrnn_target *target, int32_t dtype, uint32_t gates, int64_t inner) {
   return collect(source, [&](const hrnn_kernel &k) {
-    return k.kind == HRNN_PROJECTION && k.isa == isa && k.dtype == uint32_t(dtype) && k.gates == gates &&
+    return k.kind == HRNN_PROJECTION && same_target(k.target, target) && k.dtype == uint32_t(dtype) && k.gates == gates &&
            inner_fits(k, inner);
   });
 }
 
-KernelSet collect_phase(const KernelSource &source, uint32_t isa, const hrnn_problem &p, uint32_t phase, int direction,
+KernelSet collect_phase(const KernelSource &source, const hrnn_target *target, const hrnn_problem &p, uint32_t phase, int direction,
                         Fit wanted) {
   return collect(source, [&](const hrnn_kernel &k) {
-    return k.kind == HRNN_STEP && k.isa == isa && k.dtype == uint32_t(p.dtype) && k.phase == phase &&
+    return k.kind == HRNN_STEP && same_target(k.target, target) && k.dtype == uint32_t(p.dtype) && k.phase == phase &&
            strcmp(k.cell, p.cell) == 0 && inner_fits(k, p.hidden_size) && activations_fit(k, p, direction) == wanted;
   });
 }
 
-// True when one direction can be computed on `isa`; else says in `lines` what is missing.
-bool choose_direction(const KernelSource &source, uint32_t isa, const hrnn_problem &p, const CellShape &cell,
+// True when one direction can be computed on `target`; else says in `lines` what is missing.
+bool choose_direction(const KernelSource &source, const hrnn_target *target, const hrnn_problem &p, const CellShape &cell,
                       int direction, LayerKernels *chosen, Lines *lines) {
-  chosen->projection = collect_projection(source, isa, p.dtype, uint32_t(cell.gates), p.input_size);
+  chosen->projection = collect_projection(source, target, p.dtype, uint32_t(cell.gates), p.input_size);
   if (!covers(chosen->projection)) {
-    lines->add("%s refused: no %s projection kernel for %d gates in the kernel tables\n", hrnn_isa_name(isa),
+    lines->add("%s refused: no %s projection kernel for %d gates in the kernel tables\n", target->name,
                dtype_name(p.dtype), int(cell.gates));
     return false;
   }
   for (Fit fit : {Fit::Compiled, Fit::General}) {
     bool complete = true;
     for (int64_t phase = 0; phase < cell.phases && complete; phase++) {
-      chosen->phases[phase] = collect_phase(source, isa, p, uint32_t(phase), direction, fit);
+      chosen->phases[phase] = collect_phase(source, target, p, uint32_t(phase), direction, fit);
       complete = covers(chosen->phases[phase]);
     }
     if (!complete) continue;
@@ -127,23 +154,17 @@ bool choose_direction(const KernelSource &source, uint32_t isa, const hrnn_probl
     return true;
   }
   lines->add("%s refused: no %s step kernel for cell '%s' with these activations in the kernel tables\n",
-             hrnn_isa_name(isa), dtype_name(p.dtype), p.cell);
+             target->name, dtype_name(p.dtype), p.cell);
   return false;
 }
 
-const hrnn_device *device_of(const KernelSource &source, uint32_t isa) {
-  for (size_t t = 0; t < source.table_count; t++)
-    if (source.tables[t] != nullptr && source.tables[t]->device != nullptr && source.tables[t]->device->isa == isa)
-      return source.tables[t]->device;
+const hrnn_device *device_of(const KernelSource &source, const hrnn_target *target) {
+  for (size_t t = 0; t < source.table_count; t++) {
+    const hrnn_device *device = source.tables[t] == nullptr ? nullptr : source.tables[t]->device;
+    if (device != nullptr && ((target->features >> device->feature) & 1)) return device;
+  }
   return nullptr;
 }
-
-bool in_tables(const KernelSource &source, uint32_t isa) {
-  KernelSet any = collect(source, [&](const hrnn_kernel &k) { return k.isa == isa; });
-  return any.count > 0;
-}
-
-bool is_gpu(uint32_t isa) { return isa == HRNN_CUDA || isa == HRNN_OPENCL; }
 
 // A launch costs microseconds where a CPU core does about 1e5 multiply-adds a microsecond: below this a GPU cannot win.
 constexpr double kGpuStepMultiplyAdds = 2e6;
@@ -153,8 +174,8 @@ double step_multiply_adds(const hrnn_problem &p, const CellShape &cell) {
   return batch * double(cell.gates) * double(p.hidden_size) * double(p.hidden_size);
 }
 
-bool forced_name_matches(const char *force, uint32_t isa, const char *variant) {
-  return strcmp(force, hrnn_isa_name(isa)) == 0 || strcmp(force, variant) == 0;
+bool forced_name_matches(const char *force, const hrnn_target *target, const char *variant) {
+  return strcmp(force, target->name) == 0 || strcmp(force, variant) == 0;
 }
 
 void list_symbols(const KernelSet &set, char *text, size_t size) {
@@ -263,50 +284,54 @@ hrnn_status select_layer(const hrnn_problem &problem, const hrnn_machine &machin
   selection->struct_size = sizeof *selection;
   Lines lines{selection->reason, sizeof selection->reason, 0};
   bool known = false;
-  for (uint32_t isa : kAllIsas) {
-    char variant[64];
-    snprintf(variant, sizeof variant, "%.40s.%s.%s", p.cell, dtype_name(p.dtype), hrnn_isa_name(isa));
-    if (forced && !forced_name_matches(force, isa, variant)) continue;
+  const TargetList list = targets_of(source);
+  for (int i = 0; i < list.count; i++) {
+    const hrnn_target *target = list.targets[i];
+    char variant[sizeof selection->variant], why[512];
+    snprintf(variant, sizeof variant, "%.30s.%s.%.20s", p.cell, dtype_name(p.dtype), target->name);
+    if (forced && !forced_name_matches(force, target, variant)) continue;
     known = true;
-    if (!in_tables(source, isa)) {
-      if (forced) lines.add("%s refused: no kernels for it in the tables\n", hrnn_isa_name(isa));
+    if (!hrnn_target_usable(target, &machine, why, sizeof why)) {
+      lines.add("%s refused: %s\n", target->name, why);
       continue;
     }
-    if (!((machine.isas >> isa) & 1)) {
-      const char *why = is_gpu(isa) ? machine.device_refused : machine.isa_refused;
-      lines.add("%s refused: this machine does not offer it (%.200s)\n", hrnn_isa_name(isa), why[0] ? why : "another architecture");
+    if (target->use == HRNN_USE_FORCED && !forced) {
+      lines.add("%s refused: used only when forced\n", target->name);
       continue;
     }
-    if (is_gpu(isa) && !forced && (isa == HRNN_OPENCL || work < kGpuStepMultiplyAdds)) {
-      if (isa == HRNN_CUDA)
-        lines.add("%s refused: a step of %.3g multiply-adds is too small for a launch (needs %.3g)\n",
-                  hrnn_isa_name(isa), work, kGpuStepMultiplyAdds);
-      else
-        lines.add("%s refused: used only when forced\n", hrnn_isa_name(isa));
+    if (target->use == HRNN_USE_GPU && !forced && work < kGpuStepMultiplyAdds) {
+      lines.add("%s refused: a step of %.3g multiply-adds is too small for a launch (needs %.3g)\n", target->name, work,
+                kGpuStepMultiplyAdds);
       continue;
     }
     bool complete = true;
     for (int d = 0; d < directions && complete; d++)
-      complete = choose_direction(source, isa, p, cell, d, &choice->directions[d], &lines);
+      complete = choose_direction(source, target, p, cell, d, &choice->directions[d], &lines);
     if (!complete) continue;
 
-    choice->isa = isa;
-    choice->device = is_gpu(isa) ? device_of(source, isa) : nullptr;
-    selection->isa = isa;
+    choice->target = target;
+    choice->device = target->use == HRNN_USE_CPU ? nullptr : device_of(source, target);
+    snprintf(selection->target, sizeof selection->target, "%s", target->name);
     snprintf(selection->variant, sizeof selection->variant, "%s", variant);
     list_symbols(choice->directions[0].phases[0], selection->step, sizeof selection->step);
     list_symbols(choice->directions[0].projection, selection->projection, sizeof selection->projection);
     lines.add("%s chosen: %s", variant,
-              forced ? "forced" : is_gpu(isa) ? "large steps on a GPU" : "the widest instruction set with kernels for this layer");
+              forced                         ? "forced"
+              : target->use == HRNN_USE_GPU  ? "large steps on a GPU"
+                                             : "the best target of this machine with kernels for this layer");
     if (choice->directions[0].any_activation) lines.add("; general kernels, activations given at run time");
     return HRNN_OK;
   }
-  if (forced && !known)
+  if (forced && !known) {
+    char names[256] = {};
+    Lines known_names{names, sizeof names, 0};
+    for (int i = 0; i < list.count; i++) known_names.add("%s%s", i ? ", " : "", list.targets[i]->name);
     return fail(error, HRNN_INVALID_ARGUMENT,
-                "variant '%.64s' was forced, but it names neither an instruction set (sse41, avx2, avx512, neon, cuda, "
-                "opencl) nor a variant such as %.40s.%s.avx2",
-                force, p.cell, dtype_name(p.dtype));
-  return fail(error, HRNN_UNSUPPORTED, "no variant for cell '%.40s' %s%s%s%s:\n%s", p.cell, dtype_name(p.dtype),
+                "variant '%.64s' was forced, but it names neither a target of the kernel tables (%s) nor a variant such "
+                "as %.30s.%s.TARGET",
+                force, names[0] ? names : "which are empty", p.cell, dtype_name(p.dtype));
+  }
+  return fail(error, HRNN_UNSUPPORTED, "no variant for cell '%.40s' %s%s%.64s%s:\n%s", p.cell, dtype_name(p.dtype),
               forced ? " (forced: " : "", forced ? force : "", forced ? ")" : "",
               selection->reason[0] ? selection->reason : "the kernel tables are empty");
 }
@@ -315,21 +340,23 @@ hrnn_status select_dense(int32_t dtype, int64_t in_features, const hrnn_machine 
                          const char *force, KernelSet *kernels, hrnn_error *error) {
   const KernelSet none = {};
   *kernels = none;
-  for (uint32_t isa : kCpuIsas) {
-    if (!((machine.isas >> isa) & 1)) continue;
-    KernelSet set = collect_projection(source, isa, dtype, 1, in_features);
+  const bool forced = force != nullptr && force[0] != 0;
+  const TargetList list = targets_of(source);
+  for (int i = 0; i < list.count; i++) {
+    const hrnn_target *target = list.targets[i];
+    if (target->use != HRNN_USE_CPU || !hrnn_target_usable(target, &machine, nullptr, 0)) continue;
+    KernelSet set = collect_projection(source, target, dtype, 1, in_features);
     if (!covers(set)) continue;
-    // A forced CPU variant holds for dense layers too; a forced GPU leaves them on the CPU.
-    const bool forced = force != nullptr && force[0] != 0;
-    const char *name = hrnn_isa_name(isa);
-    const size_t length = forced ? strlen(force) : 0, tail = strlen(name);
-    const bool named = forced && length >= tail && strcmp(force + length - tail, name) == 0;
+    // A forced CPU target or variant (whose name ends in the target's) holds for dense layers too; a forced GPU leaves
+    // them on the CPU.
+    const size_t length = forced ? strlen(force) : 0, tail = strlen(target->name);
+    const bool named = forced && length >= tail && strcmp(force + length - tail, target->name) == 0;
     if (kernels->count == 0 || named) *kernels = set;
     if (!forced || named) break;
   }
   if (kernels->count > 0) return HRNN_OK;
-  return fail(error, HRNN_UNSUPPORTED, "no %s kernels for a dense layer that this machine can run (%.300s)",
-              dtype_name(dtype), machine.isa_refused[0] ? machine.isa_refused : "no kernel table has one");
+  return fail(error, HRNN_UNSUPPORTED, "no %s kernels for a dense layer that this machine (%s) can run", dtype_name(dtype),
+              machine.cpu);
 }
 
 }  // namespace hrnn

@@ -24,7 +24,7 @@ struct LayerKernels {
 };
 
 struct LayerChoice {
-  uint32_t isa;
+  const hrnn_target *target;
   const hrnn_device *device;  // null on a CPU
   LayerKernels directions[2];
 };

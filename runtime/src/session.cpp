@@ -21,6 +21,8 @@ namespace {
 
 // A new session reserves memory for symbols of 1, unless that takes more than this.
 constexpr int64_t kEagerBytes = int64_t{16} << 20;
+// Memory for weights of run time that is taken even when their sizes could not be checked yet.
+constexpr int64_t kMostUncheckedBytes = int64_t{256} << 20;
 
 // Puts the operation's name in front of a message from below.
 hrnn_status fail_in(const hrnn_session *session, const OpRecord &op, hrnn_status status, hrnn_error *error) {
@@ -33,8 +35,7 @@ hrnn_status no_memory(hrnn_error *error, const char *what, uint64_t bytes) {
               what);
 }
 
-// ---- Creating
-// ---------------------------------------------------------------------------------------------------------
+// ---- Creating ------------------------------------------------------------------------------------------------------
 
 // The gates and phases of a cell, and how many activations it has: of this library's own cells, or as the kernels that
 // were offered tell.
@@ -141,25 +142,31 @@ hrnn_status prepare_layer(hrnn_session *session, size_t index, int64_t *packed_b
   return HRNN_OK;
 }
 
-hrnn_status create_plans(hrnn_session *session, const hrnn_options *options, hrnn_error *error) {
+// Fills in what each layer is, and counts the memory that weights of run time need.
+hrnn_status prepare_layers(hrnn_session *session, int64_t *packed_bytes, hrnn_error *error) {
   const Program &program = session->program;
-  int64_t packed_bytes = 0;
+  *packed_bytes = 0;
   for (size_t i = 0; i < program.ops.size(); ++i) {
     const OpRecord &op = program.ops[i];
     SessionOp &state = session->ops[i];
     state.packed_offset = -1;
     if (is_kind(op, OpKind::Recurrent)) {
-      const hrnn_status status = prepare_layer(session, i, &packed_bytes, error);
+      const hrnn_status status = prepare_layer(session, i, packed_bytes, error);
       if (status != HRNN_OK) return status;
       if (!session->layers.push_back(static_cast<uint32_t>(i))) return no_memory(error, "tables", sizeof(uint32_t));
     } else if (is_kind(op, OpKind::Dense) && op.ints[kDensePackedOffset] < 0) {
-      state.packed_offset = packed_bytes;
+      state.packed_offset = *packed_bytes;
       const int32_t dtype = program.tensors[op.inputs[kDenseX]].dtype;
-      packed_bytes += packed_product(dtype, 1, op.ints[kDenseOut], op.ints[kDenseIn]).bytes;
+      *packed_bytes += packed_product(dtype, 1, op.ints[kDenseOut], op.ints[kDenseIn]).bytes;
     }
-    // A layer's share is below 2^54, so the sum cannot overflow before it is refused here.
-    if (packed_bytes > int64_t{1} << 56) return no_memory(error, "weights", static_cast<uint64_t>(packed_bytes));
+    // A layer's share is below 2^57, so the sum cannot overflow before it is refused here.
+    if (*packed_bytes > int64_t{1} << 56) return no_memory(error, "weights", static_cast<uint64_t>(*packed_bytes));
   }
+  return HRNN_OK;
+}
+
+hrnn_status create_plans(hrnn_session *session, const hrnn_options *options, int64_t packed_bytes, hrnn_error *error) {
+  const Program &program = session->program;
   if (!session->packed.allocate(static_cast<size_t>(packed_bytes))) {
     return no_memory(error, "weights", static_cast<uint64_t>(packed_bytes));
   }
@@ -189,8 +196,7 @@ hrnn_status create_plans(hrnn_session *session, const hrnn_options *options, hrn
   return HRNN_OK;
 }
 
-// ---- Reserving
-// --------------------------------------------------------------------------------------------------------
+// ---- Reserving -----------------------------------------------------------------------------------------------------
 
 hrnn_status check_count(const char *what, const hrnn_tensor *tensors, size_t given, size_t expected,
                         hrnn_error *error) {
@@ -267,42 +273,40 @@ hrnn_status grow_state(hrnn_session *session, uint32_t layer, int64_t batch, hrn
   return HRNN_OK;
 }
 
-// Memory for shapes. `limit` refuses (with HRNN_CAPACITY) more than so many bytes.
-hrnn_status reserve(hrnn_session *session, const hrnn_tensor *inputs, int64_t limit, hrnn_error *error) {
-  const Program &program = session->program;
-  // Which outputs are wanted decides what lies in the arena instead of in a caller's buffer. The worst case of every
-  // slot is found among: all of them wanted, each one alone, and (in a stream) none.
+// The arena for inputs of these shapes. Which outputs are wanted decides what lies in it instead of in a caller's
+// buffer, so the worst case of every slot is sought among: all of them wanted, each one alone, and (in a stream) none.
+hrnn_status size_arena(hrnn_session *session, const hrnn_tensor *inputs, int64_t *bytes, hrnn_error *error) {
   Array<int64_t> most;
   if (!most.resize(session->slot_bytes.size())) return no_memory(error, "tables", session->slot_bytes.bytes());
-  const size_t outputs = program.outputs.size();
+  const size_t outputs = session->program.outputs.size();
   for (size_t choice = 0; choice <= outputs + 1; ++choice) {
     for (size_t o = 0; o < outputs; ++o) session->wanted[o] = choice == outputs || choice == o;
-    const hrnn_status status = bind_session(session, inputs, session->wanted.data(), choice == outputs + 1, error);
+    const bool streaming = choice == outputs + 1;
+    const hrnn_status status = bind_session(session, inputs, session->wanted.data(), streaming, error);
     if (status != HRNN_OK) return status;
     for (size_t i = 0; i < most.size(); ++i) {
       if (session->slot_bytes[i] > most[i]) most[i] = session->slot_bytes[i];
     }
   }
   for (size_t i = 0; i < most.size(); ++i) session->slot_bytes[i] = most[i];
-  const int64_t needed = arena_bytes(session);
-  if (needed > limit) return fail(error, HRNN_CAPACITY, "more than %lld bytes", static_cast<long long>(limit));
-  for (uint32_t layer : session->layers) {
-    int64_t state_bytes = 0;
-    if (!multiply_sizes(session->ops[layer].batch, program.ops[layer].ints[kHiddenSize] * 16, &state_bytes) ||
-        state_bytes > limit) {
-      return fail(error, HRNN_CAPACITY, "more than %lld bytes", static_cast<long long>(limit));
-    }
-    const hrnn_status status = grow_state(session, layer, session->ops[layer].batch, error);
-    if (status != HRNN_OK) return status;
+  *bytes = arena_bytes(session);
+  return HRNN_OK;
+}
+
+hrnn_status reserve(hrnn_session *session, const hrnn_tensor *inputs, hrnn_error *error) {
+  int64_t needed = 0;
+  hrnn_status status = size_arena(session, inputs, &needed, error);
+  for (size_t i = 0; status == HRNN_OK && i < session->layers.size(); ++i) {
+    status = grow_state(session, session->layers[i], session->ops[session->layers[i]].batch, error);
   }
+  if (status != HRNN_OK) return status;
   if (static_cast<uint64_t>(needed) > session->arena.size() && !session->arena.allocate(static_cast<size_t>(needed))) {
     return no_memory(error, "intermediate values", static_cast<uint64_t>(needed));
   }
   return HRNN_OK;
 }
 
-// ---- Running
-// ----------------------------------------------------------------------------------------------------------
+// ---- Running -------------------------------------------------------------------------------------------------------
 
 // The shapes and the choice of outputs are those of the binding.
 bool is_bound(const hrnn_session *session, const hrnn_tensor *inputs, const hrnn_tensor *outputs) {
@@ -568,26 +572,45 @@ hrnn_status build_session(hrnn_session *session, const hrnn_model *model, const 
 
   if (!analyse_program(session)) return no_memory(error, "tables", session->program.bytes());
   session->bases[kWeightsBase] = static_cast<char *>(const_cast<void *>(session->weights));
-  status = create_plans(session, &options, error);
+  int64_t packed_bytes = 0;
+  status = prepare_layers(session, &packed_bytes, error);
   if (status != HRNN_OK) return status;
 
-  // So that a model of fixed shapes, or one fed step by step, runs without a call to reserve. Shapes that do not work
-  // or are large are left to the caller.
+  // Try the shapes the model states, symbols taken as 1. It shows whether weights of run time have the sizes their
+  // layers say, before memory is taken for them. A model of fixed shapes has no others.
   Array<hrnn_tensor> inputs;
+  bool fixed = true;
   if (!inputs.resize(session->program.inputs.size())) return no_memory(error, "tables", sizeof(hrnn_tensor));
   for (size_t i = 0; i < inputs.size(); ++i) {
     const TensorRecord &record = session->program.tensors[session->program.inputs[i]];
-    for (int32_t d = 0; d < record.rank; ++d) inputs[i].dims[d] = record.dims[d] < 0 ? 1 : record.dims[d];
+    for (int32_t d = 0; d < record.rank; ++d) {
+      fixed = fixed && record.dims[d] >= 0;
+      inputs[i].dims[d] = record.dims[d] < 0 ? 1 : record.dims[d];
+    }
   }
-  (void)reserve(session, inputs.data(), kEagerBytes, nullptr);
+  int64_t arena = 0;
+  status = size_arena(session, inputs.data(), &arena, error);
+  const bool shapes_work = status == HRNN_OK;
+  if (!shapes_work && (fixed || packed_bytes > kMostUncheckedBytes)) {
+    if (status == HRNN_INVALID_ARGUMENT) status = HRNN_CORRUPT_MODEL;
+    return error == nullptr ? status : fail(error, status, "%s", error->message);
+  }
+  status = create_plans(session, &options, packed_bytes, error);
+  if (status != HRNN_OK) return status;
+
+  // A model of fixed shapes, or one fed step by step, so runs without a call to reserve; large ones wait for the call.
+  bool small = shapes_work && arena <= kEagerBytes;
+  for (uint32_t layer : session->layers) {
+    small = small && session->ops[layer].batch <= kEagerBytes / 64 / session->program.ops[layer].ints[kHiddenSize];
+  }
+  if (small) (void)reserve(session, inputs.data(), nullptr);
   return HRNN_OK;
 }
 
 }  // namespace
 }  // namespace hrnn
 
-// ---- The C interface
-// --------------------------------------------------------------------------------------------------
+// ---- The C interface -----------------------------------------------------------------------------------------------
 
 using hrnn::fail;
 
@@ -655,7 +678,7 @@ extern "C" hrnn_status hrnn_session_reserve(hrnn_session *session, const hrnn_te
     status = hrnn::check_count("outputs", outputs, output_count, model_outputs, error);
   }
   if (status == HRNN_OK) status = hrnn::check_types(session, inputs, error);
-  if (status == HRNN_OK) status = hrnn::reserve(session, inputs, INT64_MAX, error);
+  if (status == HRNN_OK) status = hrnn::reserve(session, inputs, error);
   if (status == HRNN_OK && outputs != nullptr) hrnn::describe_outputs(session, outputs);
   return status;
 }

@@ -565,8 +565,7 @@ class Binder {
     }
   }
 
-  // ---- Instructions
-  // --------------------------------------------------------------------------------------------------
+  // ---- Instructions ------------------------------------------------------------------------------------------------
 
   Instruction &add(Action action, uint32_t op, int32_t dtype) {
     Instruction &instruction = s_.instructions[s_.instruction_count++];

@@ -16,7 +16,8 @@ typedef struct hrnn_device_memory hrnn_device_memory;
 
 typedef struct hrnn_device {
   uint32_t abi_version; /* HRNN_ABI_VERSION */
-  uint32_t isa;         /* hrnn_isa: HRNN_CUDA or HRNN_OPENCL */
+  uint32_t feature;     /* hrnn_feature that a usable device gives: HRNN_FEATURE_CUDA or HRNN_FEATURE_OPENCL */
+  const char *name;     /* "cuda", "opencl" */
   /* 1 when a driver and a device are there; else 0 with the reason as text. */
   int (*probe)(char *reason, size_t reason_bytes);
   /* The device interface that buffers passed to kernels carry. */

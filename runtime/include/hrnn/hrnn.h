@@ -95,15 +95,39 @@ typedef enum hrnn_kernel_kind {
   HRNN_STEP = 2        /* one phase of one time step of a cell: product with the state, activations, blend */
 } hrnn_kernel_kind;
 
-/* Instruction sets and devices, in rising order of preference within an architecture. One value a target row. */
-typedef enum hrnn_isa {
-  HRNN_X86_SSE41 = 1,
-  HRNN_X86_AVX2 = 2,   /* AVX2 + FMA + F16C */
-  HRNN_X86_AVX512 = 3, /* AVX-512 F, CD, VL, DQ, BW */
-  HRNN_ARM64_NEON = 16,
-  HRNN_OPENCL = 32,
-  HRNN_CUDA = 48
-} hrnn_isa;
+/* What a target needs of a machine, as bit numbers: instruction sets (of the processor, with registers that the operating
+ * system saves) and devices. */
+typedef enum hrnn_feature {
+  HRNN_FEATURE_SSE41 = 0,
+  HRNN_FEATURE_AVX = 1,
+  HRNN_FEATURE_FMA = 2,
+  HRNN_FEATURE_F16C = 3,
+  HRNN_FEATURE_AVX2 = 4,
+  HRNN_FEATURE_AVX512F = 5,
+  HRNN_FEATURE_AVX512DQ = 6,
+  HRNN_FEATURE_AVX512CD = 7,
+  HRNN_FEATURE_AVX512BW = 8,
+  HRNN_FEATURE_AVX512VL = 9,
+  HRNN_FEATURE_AVX512VNNI = 10,
+  HRNN_FEATURE_AVX512BF16 = 11,
+  HRNN_FEATURE_NEON = 32,
+  HRNN_FEATURE_OPENCL = 62,
+  HRNN_FEATURE_CUDA = 63
+} hrnn_feature;
+
+typedef enum hrnn_use {
+  HRNN_USE_CPU = 0,   /* whenever the machine has the features */
+  HRNN_USE_GPU = 1,   /* when a step is large enough to pay for a launch */
+  HRNN_USE_FORCED = 2 /* only when forced */
+} hrnn_use;
+
+/* Where a kernel runs; made from one row of targets/targets.cpp. */
+typedef struct hrnn_target {
+  const char *name;  /* "sse41", "avx2", "avx512", "neon", "opencl", "cuda" */
+  uint64_t features; /* bits 1 << hrnn_feature, all needed */
+  uint32_t rank;     /* higher is tried first */
+  uint32_t use;      /* hrnn_use */
+} hrnn_target;
 
 /* A generated function: args is an array of pointers, one per argument (halide_buffer_t * or scalar *). */
 typedef int (*hrnn_kernel_entry)(void **args);
@@ -113,9 +137,9 @@ typedef int (*hrnn_kernel_entry)(void **args);
 typedef struct hrnn_kernel {
   const char *symbol;       /* also the kernel's name in messages */
   const char *cell;         /* "rnn", "gru", "gru_reset_before", a user's own; "" for a projection (any cell) */
+  const hrnn_target *target;
   hrnn_kernel_entry entry;
   uint32_t kind;            /* hrnn_kernel_kind */
-  uint32_t isa;             /* hrnn_isa */
   uint32_t dtype;           /* hrnn_dtype of input, state and weights */
   uint32_t panels;          /* hidden panels computed jointly */
   uint32_t rows;            /* batch rows computed jointly */
@@ -127,7 +151,6 @@ typedef struct hrnn_kernel {
   uint32_t activation_count;/* step: activations the cell takes */
   int32_t activations[HRNN_MAX_ACTIVATIONS]; /* compiled in (hrnn_activation_kind), or -1: any, given at run time */
   uint32_t inner;           /* length of the product compiled in (projection: I; step: H), 0 = any */
-  uint32_t reserved;
 } hrnn_kernel;
 
 struct hrnn_device; /* a GPU backend: see hrnn/device.h */
@@ -141,20 +164,21 @@ typedef struct hrnn_kernel_table {
 
 /* ---- The machine, and selection as a pure function ------------------------------------------------------------- */
 
-/* What selection knows about a machine. Bits of `isas`: 1 << hrnn_isa is usable (CPU and operating system). */
+/* What selection knows about a machine. Sets of features are bits 1 << hrnn_feature. */
 typedef struct hrnn_machine {
   uint32_t struct_size;
   uint32_t reserved;
-  uint64_t isas;
+  uint64_t features;        /* usable */
+  uint64_t unsaved;         /* the processor has them, but the operating system does not save their registers */
   char cpu[64];
-  char isa_refused[512]; /* why the instruction sets that are missing are missing, for messages */
   char device_refused[256]; /* why there is no usable GPU, for messages */
 } hrnn_machine;
 
-/* Describes the machine this process runs on. Device fields are filled from `tables`, which may be NULL. */
+/* Describes the machine this process runs on. Device features come from the devices of `tables`, which may be NULL. */
 HRNN_API hrnn_status hrnn_machine_detect(const hrnn_kernel_table *const *tables, size_t table_count,
                                          hrnn_machine *machine);
-HRNN_API const char *hrnn_isa_name(uint32_t isa); /* "avx512", "avx2", "sse41", "neon", "cuda", "opencl" */
+/* 1 when `machine` has every feature of `target`; else 0, with what is missing as text in `why` (which may be NULL). */
+HRNN_API int hrnn_target_usable(const hrnn_target *target, const hrnn_machine *machine, char *why, size_t why_bytes);
 
 typedef enum hrnn_direction { HRNN_FORWARD = 0, HRNN_REVERSE = 1, HRNN_BIDIRECTIONAL = 2 } hrnn_direction;
 
@@ -178,14 +202,15 @@ typedef struct hrnn_problem {
 
 typedef struct hrnn_selection {
   uint32_t struct_size;
-  uint32_t isa;           /* the one chosen */
+  uint32_t reserved;
+  char target[32];        /* the one chosen */
   char variant[64];       /* its name, e.g. "gru.f32.avx512" */
   char step[160];         /* the step kernels' symbols by preference, separated by spaces */
   char projection[160];
   char reason[2048];      /* one line a better-ranked variant: why it was refused; then why this one */
 } hrnn_selection;
 
-/* Chooses kernels for `problem` on `machine`. `force`: NULL or "" = choose; else an instruction set's name or a
+/* Chooses kernels for `problem` on `machine`. `force`: NULL or "" = choose; else a target's name or a
  * variant's: anything else is refused with the reason. Pure: reads nothing but its arguments. */
 HRNN_API hrnn_status hrnn_select(const hrnn_problem *problem, const hrnn_machine *machine,
                                  const hrnn_kernel_table *const *tables, size_t table_count, const char *force,

@@ -40,7 +40,8 @@ install(TARGETS hrnn_headers hrnn_runtime hrnn_cuda hrnn_opencl hrnn_prebuilt EX
 get_property(archives GLOBAL PROPERTY hrnn_prebuilt_archives)
 install(FILES ${archives} DESTINATION ${CMAKE_INSTALL_LIBDIR}/hrnn)
 install(DIRECTORY runtime/include/hrnn cmake/kernels/hrnn DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-install(DIRECTORY "${hrnn_share_dir}/" DESTINATION share/hrnn)
+install(FILES "${hrnn_share_dir}/hrnn_runtime.cpp" DESTINATION share/hrnn)
+install(FILES "${hrnn_share_dir}/hrnn/hrnn.h" DESTINATION share/hrnn/hrnn)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/hrnn)
 install(EXPORT hrnnCommands NAMESPACE hrnn:: DESTINATION ${package_dir})

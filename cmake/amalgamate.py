@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the runtime as one source file and one header: hrnn_runtime.cpp and hrnn.h.
+"""Writes the runtime as one source file and one header: hrnn_runtime.cpp and hrnn/hrnn.h.
 
 Headers of the runtime's own are inserted where they are first included; system headers stay where they are.
 """
@@ -27,7 +27,7 @@ def expand(path, folders, done, out):
             continue
         done.add(name)
         if name == PUBLIC:
-            out.append('#include "hrnn.h"')
+            out.append(line)
             continue
         found = next((folder / name for folder in [path.parent, *folders] if (folder / name).is_file()), None)
         if found is None:
@@ -47,7 +47,7 @@ def main():
     out = [
         "// SPDX-License-Identifier: Apache-2.0",
         "//",
-        f"// The hrnn runtime {arguments.version} as one source file; hrnn.h is its header. Compile it with any C++17",
+        f"// The hrnn runtime {arguments.version} as one source file; hrnn/hrnn.h is its header. Compile it with any C++17",
         "// compiler: c++ -std=c++17 -O2 -fno-exceptions -fno-rtti -c hrnn_runtime.cpp",
         "// Made from runtime/ by cmake/amalgamate.py: change it there.",
         f'#define HRNN_VERSION_STRING "{arguments.version}"',
@@ -60,7 +60,8 @@ def main():
 
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "hrnn_runtime.cpp").write_text("\n".join(out))
-    (arguments.output / "hrnn.h").write_text(header.read_text())
+    (arguments.output / "hrnn").mkdir(exist_ok=True)
+    (arguments.output / PUBLIC).write_text(header.read_text())
 
 
 if __name__ == "__main__":

@@ -2,20 +2,21 @@
 #
 # Kernels and models made while a project is built. The same functions inside this project and after find_package(hrnn).
 #
-#   hrnn_add_model(app_model MODEL net.onnx [TARGETS x86 arm cuda] [OPTIONS ...] [DEPENDS ...])
+#   hrnn_add_model(app_model MODEL net.onnx [TARGETS x86 arm cuda] [OPTIONS ...] [DEPENDS ...] [ARCHIVES_ONLY])
 #
 #     runs `hrnn compile`; app_model is a library: link it, include "app_model.h". Its symbols begin with its name
 #     (app_model_model is the hrnn_model). OPTIONS go to `hrnn compile` as they are; DEPENDS names files besides MODEL
 #     that a change of makes it again (external data).
 #
-#   hrnn_add_kernels(my_kernels CELLS gru rnn [HIDDEN 64 128] [DTYPES f32] [TARGETS x86 cuda])
+#   hrnn_add_kernels(my_kernels CELLS gru rnn [HIDDEN 64 128] [DTYPES f32] [TARGETS x86 cuda] [ARCHIVES_ONLY])
 #
 #     kernels for layers whose weights come at run time; include "my_kernels.h". my_kernels_kernels is the table for the
 #     CPU, my_kernels_cuda_kernels the one for CUDA. HIDDEN: sizes that get kernels of their own beside those for any.
 #
 # TARGETS are families (x86, arm, cuda, opencl) or rows of them (avx2, ...), see `hrnn kernels`. Archives are made for
 # every architecture that is named, none needs a cross compiler; the library links those for CMAKE_SYSTEM_PROCESSOR. The
-# folder with all of them is the library's property HRNN_OUTPUT.
+# folder with all of them is the library's property HRNN_OUTPUT. With ARCHIVES_ONLY there is no library, only a target
+# NAME_archives (with that property) that makes them.
 
 include_guard(GLOBAL)
 
@@ -30,66 +31,66 @@ function(_hrnn_architecture out)
   endif()
 endfunction()
 
-# Which archives a list of targets makes for this architecture: "" for the CPU's, then GPU backends.
-function(_hrnn_backends targets architecture out)
-  set(backends)
+# The archives a list of targets makes, as architecture/suffix: suffix empty for the CPU's, _<backend> for a GPU's.
+function(_hrnn_archives targets out)
+  set(archives)
   foreach(target IN LISTS targets)
     if(target STREQUAL "cuda" OR target STREQUAL "opencl")
-      if(architecture STREQUAL "x86-64")
-        list(APPEND backends ${target})
-      endif()
+      list(APPEND archives x86-64/_${target})
     elseif(target STREQUAL "arm" OR target STREQUAL "neon")
-      if(architecture STREQUAL "arm-64")
-        list(APPEND backends cpu)
-      endif()
-    elseif(architecture STREQUAL "x86-64")
-      list(APPEND backends cpu)
+      list(APPEND archives arm-64/)
+    else()
+      list(APPEND archives x86-64/)
     endif()
   endforeach()
-  list(REMOVE_DUPLICATES backends)
-  if(NOT backends)
-    message(FATAL_ERROR "none of the TARGETS (${targets}) is for the ${architecture} that this project is compiled for")
-  endif()
-  set(${out} "${backends}" PARENT_SCOPE)
+  list(REMOVE_DUPLICATES archives)
+  set(${out} "${archives}" PARENT_SCOPE)
 endfunction()
 
 # The library NAME from what `command` (a list) writes into `directory`; it runs when one of `depends` has changed.
-function(_hrnn_add_archives name directory targets command depends comment)
+function(_hrnn_add_archives name directory targets archives_only command depends comment)
   if(NOT name MATCHES "^[A-Za-z_][A-Za-z0-9_]*$")
     message(FATAL_ERROR "'${name}' cannot name a library: it must be a C identifier, as its symbols begin with it")
   endif()
-  _hrnn_architecture(architecture)
-  _hrnn_backends("${targets}" ${architecture} backends)
-
-  add_library(${name} INTERFACE)
-  set(archives)
-  foreach(backend IN LISTS backends)
-    set(suffix)
-    if(NOT backend STREQUAL "cpu")
-      set(suffix _${backend})
-    endif()
-    set(archive "${directory}/${architecture}/lib${name}${suffix}.a")
-    list(APPEND archives "${archive}")
-    target_link_libraries(${name} INTERFACE "${archive}")
-    if(suffix)
-      target_link_libraries(${name} INTERFACE hrnn::${backend})
-    endif()
-  endforeach()
+  _hrnn_archives("${targets}" made)
+  list(TRANSFORM made REPLACE "^(.*)/(.*)$" "${directory}/\\1/lib${name}\\2.a" OUTPUT_VARIABLE outputs)
   add_custom_command(
-    OUTPUT ${archives} "${directory}/${name}.h"
+    OUTPUT ${outputs} "${directory}/${name}.h"
     COMMAND ${command}
     DEPENDS ${depends}
     COMMENT "${comment}"
     VERBATIM)
-  add_custom_target(${name}_archives DEPENDS ${archives} "${directory}/${name}.h")
+  add_custom_target(${name}_archives DEPENDS ${outputs} "${directory}/${name}.h")
+  set_target_properties(${name}_archives PROPERTIES HRNN_OUTPUT "${directory}")
+  if(archives_only)
+    return()
+  endif()
+
+  add_library(${name} INTERFACE)
   add_dependencies(${name} ${name}_archives)
   target_include_directories(${name} INTERFACE "${directory}")
+  _hrnn_architecture(architecture)
+  set(linked)
+  foreach(output suffix IN ZIP_LISTS outputs made)
+    if(NOT suffix MATCHES "^${architecture}/(_(.*))?$")
+      continue()
+    endif()
+    list(APPEND linked "${output}")
+    target_link_libraries(${name} INTERFACE "${output}")
+    if(CMAKE_MATCH_2)
+      target_link_libraries(${name} INTERFACE hrnn::${CMAKE_MATCH_2})
+    endif()
+  endforeach()
+  if(NOT linked)
+    message(FATAL_ERROR
+      "${name}: none of the TARGETS (${targets}) is for the ${architecture} that this project is compiled for")
+  endif()
   target_link_libraries(${name} INTERFACE hrnn::runtime)
-  set_target_properties(${name} PROPERTIES HRNN_OUTPUT "${directory}" HRNN_ARCHIVES "${archives}")
+  set_target_properties(${name} PROPERTIES HRNN_OUTPUT "${directory}" HRNN_ARCHIVES "${linked}")
 endfunction()
 
 function(hrnn_add_model name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "MODEL" "TARGETS;OPTIONS;DEPENDS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "ARCHIVES_ONLY" "MODEL" "TARGETS;OPTIONS;DEPENDS")
   if(NOT arg_MODEL OR arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "hrnn_add_model(${name}): expected NAME MODEL file [TARGETS ...] [OPTIONS ...] [DEPENDS ...]"
       "; not understood: '${arg_UNPARSED_ARGUMENTS}'")
@@ -100,13 +101,13 @@ function(hrnn_add_model name)
   cmake_path(ABSOLUTE_PATH arg_MODEL NORMALIZE)
   set(directory "${CMAKE_CURRENT_BINARY_DIR}/${name}")
   list(JOIN arg_TARGETS "," targets)
-  _hrnn_add_archives(${name} "${directory}" "${arg_TARGETS}"
+  _hrnn_add_archives(${name} "${directory}" "${arg_TARGETS}" ${arg_ARCHIVES_ONLY}
     "hrnn::hrnn;compile;${arg_MODEL};-o;${directory};--name;${name};--targets;${targets};${arg_OPTIONS}"
     "${arg_MODEL};hrnn::hrnn;${arg_DEPENDS}" "Compiling ${arg_MODEL} for ${targets}")
 endfunction()
 
 function(hrnn_add_kernels name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "CELLS;HIDDEN;DTYPES;TARGETS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "ARCHIVES_ONLY" "" "CELLS;HIDDEN;DTYPES;TARGETS")
   if(NOT arg_CELLS OR arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "hrnn_add_kernels(${name}): expected NAME CELLS ... [HIDDEN ...] [DTYPES ...] [TARGETS ...]"
       "; not understood: '${arg_UNPARSED_ARGUMENTS}'")
@@ -124,6 +125,6 @@ function(hrnn_add_kernels name)
     endif()
   endforeach()
   list(JOIN arg_TARGETS "," targets)
-  _hrnn_add_archives(${name} "${directory}" "${arg_TARGETS}" "${command}" hrnn::hrnn-emit
-    "Generating kernels of ${name} for ${targets}")
+  _hrnn_add_archives(${name} "${directory}" "${arg_TARGETS}" ${arg_ARCHIVES_ONLY} "${command}"
+    hrnn::hrnn-emit "Generating kernels of ${name} for ${targets}")
 endfunction()

@@ -94,6 +94,7 @@ void add_compile(CLI::App &app) {
                    "Families (x86, arm, cuda, opencl) or single targets (avx2, ...), separated by commas")
       ->delimiter(',')
       ->capture_default_str();
+  command->add_flag("--ptx", options->package.keep_ptx, "Also write the PTX of CUDA kernels");
   command->add_flag("--json", options->json, "Print what was written as JSON");
   command->callback([options] { compile(*options); });
 }

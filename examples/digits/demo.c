@@ -79,10 +79,10 @@ int main(int argc, char **argv) {
 #if defined(DEMO_CUDA)
       &digits_gru_cuda_kernels,
 #endif
-      NULL};
+      NULL}; /* C wants at least one */
   hrnn_options options = {sizeof options};
   options.tables = tables;
-  options.table_count = sizeof tables / sizeof tables[0];
+  options.table_count = sizeof tables / sizeof tables[0] - 1;
   options.force_variant = variant;
 
   hrnn_session *session;

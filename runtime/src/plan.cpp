@@ -244,7 +244,7 @@ int run_chunk(const Pass &pass, StepCall *calls, int64_t begin, int64_t end) {
   const hrnn_plan &plan = *pass.plan;
   DirectionState &d = pass.state->directions[pass.direction];
   const int64_t batch = pass.args->batch, step_bytes = batch * plan.row_values() * plan.element;
-  int64_t rows = pass.active(begin);
+  int64_t rows = begin == 0 ? batch : pass.active(begin - 1);
   for (int64_t s = begin; s < end; s++) {
     const int64_t still = pass.ragged ? pass.active(s) : batch;
     // Sequences that have ended keep their state: put it into both halves, since later steps write neither.
@@ -339,7 +339,7 @@ bool sort_rows(hrnn_state *state, const hrnn_run_args &args) {
   bool ragged = false;
   for (int64_t b = 0; b < args.batch; b++) {
     const int32_t length = args.lengths == nullptr ? int32_t(args.time) : args.lengths[b];
-    ragged |= length != args.time;
+    ragged |= length != args.time || length == 0;
     int64_t at = b;
     for (; at > 0 && state->lengths[at - 1] < length; at--) {
       state->lengths[at] = state->lengths[at - 1];

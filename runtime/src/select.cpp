@@ -30,7 +30,7 @@ struct Lines {
   }
 };
 
-const char *dtype_name(int32_t dtype) { return dtype == HRNN_F64 ? "f64" : "f32"; }
+const char *type_suffix(int32_t dtype) { return dtype == HRNN_F64 ? "f64" : "f32"; }
 
 bool wants_default_parameters(const hrnn_problem &p, int direction, uint32_t count) {
   if (p.clip_set) return false;
@@ -140,7 +140,7 @@ bool choose_direction(const KernelSource &source, const hrnn_target *target, con
   chosen->projection = collect_projection(source, target, p.dtype, uint32_t(cell.gates), p.input_size);
   if (!covers(chosen->projection)) {
     lines->add("%s refused: no %s projection kernel for %d gates in the kernel tables\n", target->name,
-               dtype_name(p.dtype), int(cell.gates));
+               type_suffix(p.dtype), int(cell.gates));
     return false;
   }
   for (Fit fit : {Fit::Compiled, Fit::General}) {
@@ -154,7 +154,7 @@ bool choose_direction(const KernelSource &source, const hrnn_target *target, con
     return true;
   }
   lines->add("%s refused: no %s step kernel for cell '%s' with these activations in the kernel tables\n",
-             target->name, dtype_name(p.dtype), p.cell);
+             target->name, type_suffix(p.dtype), p.cell);
   return false;
 }
 
@@ -288,7 +288,7 @@ hrnn_status select_layer(const hrnn_problem &problem, const hrnn_machine &machin
   for (int i = 0; i < list.count; i++) {
     const hrnn_target *target = list.targets[i];
     char variant[sizeof selection->variant], why[512];
-    snprintf(variant, sizeof variant, "%.30s.%s.%.20s", p.cell, dtype_name(p.dtype), target->name);
+    snprintf(variant, sizeof variant, "%.30s.%s.%.20s", p.cell, type_suffix(p.dtype), target->name);
     if (forced && !forced_name_matches(force, target, variant)) continue;
     known = true;
     if (!hrnn_target_usable(target, &machine, why, sizeof why)) {
@@ -329,9 +329,9 @@ hrnn_status select_layer(const hrnn_problem &problem, const hrnn_machine &machin
     return fail(error, HRNN_INVALID_ARGUMENT,
                 "variant '%.64s' was forced, but it names neither a target of the kernel tables (%s) nor a variant such "
                 "as %.30s.%s.TARGET",
-                force, names[0] ? names : "which are empty", p.cell, dtype_name(p.dtype));
+                force, names[0] ? names : "which are empty", p.cell, type_suffix(p.dtype));
   }
-  return fail(error, HRNN_UNSUPPORTED, "no variant for cell '%.40s' %s%s%.64s%s:\n%s", p.cell, dtype_name(p.dtype),
+  return fail(error, HRNN_UNSUPPORTED, "no variant for cell '%.40s' %s%s%.64s%s:\n%s", p.cell, type_suffix(p.dtype),
               forced ? " (forced: " : "", forced ? force : "", forced ? ")" : "",
               selection->reason[0] ? selection->reason : "the kernel tables are empty");
 }
@@ -355,7 +355,7 @@ hrnn_status select_dense(int32_t dtype, int64_t in_features, const hrnn_machine 
     if (!forced || named) break;
   }
   if (kernels->count > 0) return HRNN_OK;
-  return fail(error, HRNN_UNSUPPORTED, "no %s kernels for a dense layer that this machine (%s) can run", dtype_name(dtype),
+  return fail(error, HRNN_UNSUPPORTED, "no %s kernels for a dense layer that this machine (%s) can run", type_suffix(dtype),
               machine.cpu);
 }
 

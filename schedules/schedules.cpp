@@ -27,7 +27,10 @@ Tile single_row_tile(const Machine &machine, int gates) {
   return {panels, 1, false};
 }
 
-// Many rows: the tile with the fewest loads per multiply-add whose accumulators, operands and one weight fit.
+// Vector registers that a tile needs: its accumulators, the operands or the weights in use, one to spare.
+int registers_of(int weights, int rows) { return weights * rows + std::min(weights, rows) + 1; }
+
+// Many rows: the tile with the fewest loads per multiply-add whose registers suffice.
 Tile many_rows_tile(const Machine &machine, int gates) {
   Tile best{1, 1, false};
   double best_loads = 1e9;
@@ -36,14 +39,20 @@ Tile many_rows_tile(const Machine &machine, int gates) {
       for (int rows : {2, 4, 8}) {
         int weights = panels * vectors_per_panel(machine) * (gate_by_gate ? 1 : gates);
         int accumulators = weights * rows;
-        if (accumulators + std::min(weights, rows) + 1 > machine.registers) continue;
-        if (accumulators < kAccumulatorsForLatency) continue;
+        if (registers_of(weights, rows) > machine.registers || accumulators < kAccumulatorsForLatency) continue;
         double loads = double(weights + rows) / accumulators;
         if (loads < best_loads - 1e-9) best_loads = loads, best = {panels, rows, gate_by_gate};
       }
     }
   }
   return best;
+}
+
+// Two rows, where many_rows_tile takes more: still bound by the weights, so as many panels as the registers hold.
+Tile two_rows_tile(const Machine &machine, int gates) {
+  int panels = 1;
+  while (panels < 4 && registers_of(2 * panels * gates * vectors_per_panel(machine), 2) <= machine.registers) panels *= 2;
+  return {panels, 2, registers_of(panels * gates * vectors_per_panel(machine), 2) > machine.registers};
 }
 
 void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
@@ -112,11 +121,10 @@ std::vector<Tile> tiles(const Machine &machine, int gates) {
       if (other.panels == tile.panels && other.rows == tile.rows) return;
     all.push_back(tile);
   };
-  Tile many = many_rows_tile(machine, gates), single = single_row_tile(machine, gates);
-  add(many);
-  if (many.panels > 1) add({1, many.rows, many.gate_by_gate});
-  add(single);
-  if (single.panels > 1) add({1, 1, false});
+  for (Tile tile : {many_rows_tile(machine, gates), two_rows_tile(machine, gates), single_row_tile(machine, gates)}) {
+    add(tile);
+    add({1, tile.rows, tile.gate_by_gate});  // for the remainder of the panels
+  }
   return all;
 }
 

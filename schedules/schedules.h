@@ -17,8 +17,8 @@ struct Tile {
   bool gate_by_gate;
 };
 
-// The tiles that cover any problem on this machine for a product of `gates` gates, best first: for one row (bound by
-// the weights' bandwidth) and for many (bound by arithmetic); each kind also with one panel, for the remainder.
+// The tiles that cover any problem on this machine for a product of `gates` gates: for many rows (bound by arithmetic), for
+// two and for one (bound by the bandwidth of the weights); each kind also with one panel, for the remainder.
 std::vector<Tile> tiles(const Machine &machine, int gates);
 
 // The loops of a product followed by something pointwise:

@@ -51,22 +51,22 @@ struct Tensor {
   uint8_t *&host() { return buffer.host; }
 };
 
-// Calls `call(kernel, panel, panels, row, rows)` for rectangles that together cover rows x panels: each is a whole
-// number of the kernel's tiles.
+// Calls `call(kernel, panel, panels, row, rows)` for rectangles that together cover rows x panels [begin, end): each is a
+// whole number of the kernel's tiles.
 template <class Call>
-inline int cover(const KernelSet &set, int64_t panels, int64_t rows, Call call) {
+inline int cover(const KernelSet &set, int64_t begin, int64_t end, int64_t rows, Call call) {
   for (int64_t row = 0, i = 0; row < rows && i < set.count;) {
     const int64_t tile_rows = set.kernels[i]->rows;
     const int64_t group = (rows - row) / tile_rows * tile_rows;
-    int64_t panel = 0;
+    int64_t panel = begin;
     for (; i < set.count && set.kernels[i]->rows == tile_rows; i++) {
       const int64_t tile_panels = set.kernels[i]->panels;
-      const int64_t width = group > 0 ? (panels - panel) / tile_panels * tile_panels : 0;
+      const int64_t width = group > 0 ? (end - panel) / tile_panels * tile_panels : 0;
       if (width == 0) continue;
       if (int error = call(*set.kernels[i], panel, width, row, group)) return error;
       panel += width;
     }
-    if (panel == panels) row += group;
+    if (panel == end) row += group;
   }
   return 0;
 }

@@ -19,6 +19,11 @@ constexpr int64_t kChunkBytes = 256 * 1024;
 
 constexpr int64_t kDenseChunkRows = 64;
 
+// Weights up to kCachedBytes stay in a core's second-level cache from step to step; larger ones are walked there and back
+// in stretches of kSerpentineBytes.
+constexpr int64_t kCachedBytes = 512 * 1024, kSerpentineBytes = 128 * 1024;
+constexpr int64_t kLargestTile = 8;  // panels of the widest kernels
+
 int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
 ActivationArguments::Number number(int32_t dtype, double value) {
@@ -78,7 +83,7 @@ struct ProjectionCall {
   int run(const KernelSet &kernels, int64_t panels, int64_t rows, const void *from, int64_t row_stride, void *to,
           int64_t out_row_stride) {
     const int64_t gates = out.dims[1].extent, lanes = out.dims[0].extent, element = x.buffer.type_bits / 8;
-    return cover(kernels, panels, rows, [&](const hrnn_kernel &k, int64_t p, int64_t pn, int64_t r, int64_t rn) {
+    return cover(kernels, 0, panels, rows, [&](const hrnn_kernel &k, int64_t p, int64_t pn, int64_t r, int64_t rn) {
       x.set(1, rn, row_stride, r);
       x.host() = static_cast<uint8_t *>(const_cast<void *>(from)) + r * row_stride * element;
       out.set(2, pn, lanes * gates, p);
@@ -96,7 +101,7 @@ struct StepCall {
   Tensor<3> bias, state, carried[kMaxCarried], out[1 + kMaxCarried];
   Tensor<2> operand;
   void *args[5 + kMaxCarried + 3 * HRNN_MAX_ACTIVATIONS + 1 + 1 + kMaxCarried];
-  int64_t outputs, panels, lanes, row, element;
+  int64_t outputs, panels, lanes, row, element, chunk_panels;
   const KernelSet *kernels;
 
   void init(const hrnn_plan &plan, int64_t direction, int64_t phase, int64_t batch) {
@@ -113,6 +118,9 @@ struct StepCall {
     bias.init(dtype);
     ProjectionCall::set_weights(&weights, &bias, gates, lanes, panels, plan.hidden, plan.phase(direction, phase),
                                 plan.layout.phases[phase]);
+    const int64_t panel_bytes = gates * plan.hidden * kRowBytes;
+    chunk_panels = panels * panel_bytes <= kCachedBytes ? panels : serpentine_panels(panel_bytes);
+
     input.init(dtype);
     input.set(0, lanes, 1);
     input.set(1, plan.cell.gates, lanes);
@@ -136,6 +144,12 @@ struct StepCall {
     }
   }
 
+  // Panels of one call: a stretch of weights large enough that the call costs nothing, in whole tiles.
+  static int64_t serpentine_panels(int64_t panel_bytes) {
+    const int64_t fit = kSerpentineBytes / panel_bytes;
+    return fit < kLargestTile ? kLargestTile : fit / kLargestTile * kLargestTile;
+  }
+
   void init_panels(Tensor<3> *t, int32_t dtype, int64_t batch) {
     t->init(dtype);
     t->set(0, lanes, 1);
@@ -143,9 +157,20 @@ struct StepCall {
     t->set(2, batch, row);
   }
 
-  // Computes panels of `rows` rows; `to` holds the bases of the outputs.
-  int run(int64_t rows, uint8_t *const *to) {
-    return cover(*kernels, panels, rows, [&](const hrnn_kernel &k, int64_t p, int64_t pn, int64_t r, int64_t rn) {
+  // Computes all panels of `rows` rows; `to` holds the bases of the outputs. Walking the panels back on every other step
+  // finds the weights used last still in the cache, where all of them together do not fit.
+  int run(int64_t rows, uint8_t *const *to, bool backward) {
+    const int64_t chunks = (panels + chunk_panels - 1) / chunk_panels;
+    for (int64_t i = 0; i < chunks; i++) {
+      const int64_t begin = (backward ? chunks - 1 - i : i) * chunk_panels;
+      const int64_t end = begin + chunk_panels < panels ? begin + chunk_panels : panels;
+      if (int error = run_panels(begin, end, rows, to)) return error;
+    }
+    return 0;
+  }
+
+  int run_panels(int64_t begin, int64_t end, int64_t rows, uint8_t *const *to) {
+    return cover(*kernels, begin, end, rows, [&](const hrnn_kernel &k, int64_t p, int64_t pn, int64_t r, int64_t rn) {
       for (int64_t i = 0; i < outputs; i++) {
         out[i].set(1, pn, lanes, p);
         out[i].set(2, rn, row, r);
@@ -261,7 +286,7 @@ int run_chunk(const Pass &pass, StepCall *calls, int64_t begin, int64_t end) {
       for (int i = 0; i < kMaxCarried; i++) call.carried[i].host() = d.carried[i];
       uint8_t *between[1 + kMaxCarried] = {d.operand, d.carried[0], d.carried[1], d.carried[2]};
       uint8_t *result[1] = {to};
-      if (int error = call.run(rows, phase + 1 == plan.cell.phases ? result : between)) return error;
+      if (int error = call.run(rows, phase + 1 == plan.cell.phases ? result : between, s % 2 == 1)) return error;
     }
     d.current = 1 - d.current;
     copy_outputs(pass, s, rows);

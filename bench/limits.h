@@ -28,6 +28,9 @@ const LimitKernels &limit_kernels_for(const std::string &variant);
 size_t cache_bytes(int level);
 std::string cache_holding(size_t bytes);  // "L1", "L2", "L3" or "DRAM"
 
+// Time that this thread has run: what else runs on the core in between does not count.
+double thread_seconds();
+
 // One burst of about `seconds`. The callers repeat it, in turns with what they measure.
 double measure_gflops(const LimitKernels &kernels, double seconds);
 

@@ -14,8 +14,8 @@ namespace hrnn {
 namespace {
 
 // The projections of a stretch of time are kept in this much memory, so that they are still in the cache when the
-// steps read them, whatever the length of the sequence.
-constexpr int64_t kChunkBytes = 256 * 1024;
+// steps read them, whatever the length of the sequence; but no fewer rows than make up for reading all of W once.
+constexpr int64_t kChunkBytes = 256 * 1024, kChunkRows = 128;
 
 constexpr int64_t kDenseChunkRows = 64;
 
@@ -684,7 +684,8 @@ hrnn_status hrnn_state_create(const hrnn_plan *plan, int64_t max_batch, hrnn_sta
   if (state == nullptr) return fail(error, HRNN_OUT_OF_MEMORY, "no memory for a state");
   state->plan = plan;
   state->max_batch = max_batch;
-  state->chunk_rows = kChunkBytes / projection_row > max_batch ? kChunkBytes / projection_row : max_batch;
+  state->chunk_rows = kChunkBytes / projection_row > kChunkRows ? kChunkBytes / projection_row : kChunkRows;
+  if (state->chunk_rows < max_batch) state->chunk_rows = max_batch;
 
   StateLayout layout;
   const int64_t h_bytes = max_batch * plan->padded() * plan->element;

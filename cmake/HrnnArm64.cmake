@@ -71,7 +71,7 @@ function(hrnn_test_arm64 name)
   foreach(source IN ITEMS gtest-all.cc gtest_main.cc)
     _hrnn_arm64_object(${name} "${HRNN_GTEST_SOURCE}/src/${source}" "${folders};-I${HRNN_GTEST_SOURCE}" "")
   endforeach()
-  set(program "${CMAKE_CURRENT_BINARY_DIR}/test_${name}_arm64")
+  set(program "${CMAKE_CURRENT_BINARY_DIR}/arm64/test_${name}")
   add_custom_command(
     OUTPUT "${program}"
     COMMAND "${HRNN_ARM64_CXX}" -static ${objects} ${archives} -pthread -o "${program}"

@@ -2,11 +2,40 @@
 #
 # What every directory of the build shares: options, compiler flags, and where the dependencies are.
 
+# ---- The targets, as targets/targets.cpp has them ----------------------------------------------------------------------
+
+# Read from the table itself, so that adding a target stays one row: name:family:architecture:backend ("" for a CPU).
+set(table "${PROJECT_SOURCE_DIR}/targets/targets.cpp")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${table}")
+file(READ "${table}" text)
+string(REGEX MATCHALL "{\"[a-z0-9_]+\", *\"[a-z0-9_]+\",[^\"]*\"[a-z0-9]+-[0-9]+-linux[^\"]*\",[ \n]*{(true|false)" rows "${text}")
+if(CMAKE_SYSTEM_PROCESSOR STREQUAL "aarch64")
+  set(hrnn_host_architecture arm-64)
+else()
+  set(hrnn_host_architecture x86-64)
+endif()
+set(hrnn_target_rows)
+set(hrnn_host_targets)
+foreach(row IN LISTS rows)
+  string(REGEX MATCH "{\"([a-z0-9_]+)\", *\"([a-z0-9_]+)\",[^\"]*\"([a-z0-9]+-[0-9]+)-linux.*{(true|false)" _ "${row}")
+  set(backend "${CMAKE_MATCH_4}")
+  string(REPLACE "true" "${CMAKE_MATCH_1}" backend "${backend}")
+  string(REPLACE "false" "" backend "${backend}")
+  list(APPEND hrnn_target_rows "${CMAKE_MATCH_1}:${CMAKE_MATCH_2}:${CMAKE_MATCH_3}:${backend}")
+  if(backend STREQUAL "" AND CMAKE_MATCH_3 STREQUAL hrnn_host_architecture)
+    list(APPEND hrnn_host_targets "${CMAKE_MATCH_1}")
+  endif()
+endforeach()
+if(NOT hrnn_host_targets)
+  message(FATAL_ERROR "cannot read the target table in ${table}")
+endif()
+set_property(GLOBAL PROPERTY HRNN_TARGET_ROWS "${hrnn_target_rows}")
+
 # ---- Options ---------------------------------------------------------------------------------------------------------
 
 option(HRNN_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(HRNN_BUILD_BENCH "Build the benchmarks" ${PROJECT_IS_TOP_LEVEL})
-set(HRNN_TARGETS "sse41;avx2;avx512" CACHE STRING "CPU targets of the prebuilt kernel library (rows of targets/targets.cpp)")
+set(HRNN_TARGETS "${hrnn_host_targets}" CACHE STRING "CPU targets of the prebuilt kernel library")
 set(HRNN_SANITIZE "" CACHE STRING "Sanitizers for everything but generated kernels, for example address,undefined")
 set(HRNN_VENV "${PROJECT_SOURCE_DIR}/build/venv" CACHE PATH "Python environment with cmake/requirements.txt in it")
 
@@ -30,7 +59,9 @@ endif()
 # Warnings of the project's own code: target_link_libraries(x PRIVATE hrnn_warnings). Errors with the preset `ci`
 # (CMAKE_COMPILE_WARNING_AS_ERROR).
 add_library(hrnn_warnings INTERFACE)
-target_compile_options(hrnn_warnings INTERFACE -Wall -Wextra -Wpedantic)
+target_compile_options(hrnn_warnings INTERFACE -Wall -Wextra -Wpedantic
+  # GCC 12 reports these where there is nothing, inside inlined parts of its library.
+  "$<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-array-bounds;-Wno-stringop-overflow>")
 
 # ---- Where things go -----------------------------------------------------------------------------------------------------
 
@@ -69,6 +100,9 @@ set(HRNN_ONNX_PROTO_DIR "${hrnn_site_packages}/onnx" CACHE PATH "Folder of onnx.
 if(NOT EXISTS "${HRNN_ONNX_PROTO_DIR}/onnx.proto")
   message(FATAL_ERROR "There is no onnx.proto in HRNN_ONNX_PROTO_DIR (${HRNN_ONNX_PROTO_DIR})")
 endif()
+
+# Assembles CUDA kernels in tests and the demo, where it is there.
+find_program(HRNN_PTXAS ptxas HINTS "${HRNN_VENV}/bin" /usr/local/cuda/bin DOC "Assembler of CUDA's PTX; optional")
 
 # From Debian's packages. libzip by pkg-config: its CMake package wants tools that Debian ships apart.
 find_package(Protobuf REQUIRED)

@@ -26,7 +26,7 @@ done
 # ---- Debian's packages ---------------------------------------------------------------------------------------------
 
 packages='g++ libc6-dev python3 python3-venv pkg-config protobuf-compiler libprotobuf-dev libzip-dev zlib1g-dev
-  libelf-dev libcli11-dev nlohmann-json3-dev libfmt-dev libgtest-dev libbenchmark-dev'
+  libelf-dev libcli11-dev nlohmann-json3-dev libfmt-dev libgtest-dev libgmock-dev libbenchmark-dev'
 case " $extras " in
   *' ci '*)
     packages="$packages g++-aarch64-linux-gnu qemu-user pocl-opencl-icd ocl-icd-libopencl1 ocl-icd-opencl-dev" ;;
@@ -83,7 +83,8 @@ fi
 requirements=cmake/requirements.txt
 for extra in $extras; do requirements="$requirements cmake/requirements-$extra.txt"; done
 
-# What an environment holds is written in installed.txt when all of it is there: a checksum and a name a file, so that a run without extras finds a richer environment good enough.
+# What an environment holds is written in installed.txt when all of it is there: a checksum and a name a file, so that a
+# run without extras finds a richer environment good enough.
 # shellcheck disable=SC2086
 wanted=$(sha256sum $requirements)
 up_to_date() {
@@ -129,6 +130,11 @@ for file in $requirements; do arguments="$arguments -r $file"; done
   "a mirror: set HTTPS_PROXY, PIP_INDEX_URL or PIP_CERT as pip documents them, then run the same command again"
 "$venv/bin/pip" --disable-pip-version-check check >/dev/null ||
   die "the installed Python packages do not fit together; see '$venv/bin/pip check'"
+
+# ptxas lies deep in its wheel.
+for ptxas in "$venv"/lib/python3*/site-packages/nvidia/cuda_nvcc/bin/ptxas; do
+  [ ! -f "$ptxas" ] || ln -sf "$ptxas" "$venv/bin/ptxas"
+done
 
 # Lines of other extras that are still installed stay.
 { printf '%s\n' "$wanted"; [ ! -f "$venv/installed.txt" ] || cat "$venv/installed.txt"; } |

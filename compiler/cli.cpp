@@ -39,6 +39,12 @@ const char *dtype_name(int32_t dtype) {
   }
 }
 
+Model load(const std::string &path) {
+  const Model model = load_model(path);
+  for (const std::string &warning : model->warnings) fmt::print(stderr, "hrnn: warning: {}: {}\n", path, warning);
+  return model;
+}
+
 void check(hrnn_status status, const hrnn_error &error, const std::string &where) {
   if (status == HRNN_OK) return;
   throw ModelError(fmt::format("{}: {}", where, error.message[0] ? error.message : hrnn_status_name(status)));

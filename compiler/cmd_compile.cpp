@@ -39,8 +39,12 @@ uint64_t code_bytes(const EmittedLibrary &library) {
 }
 
 Json library_json(const EmittedLibrary &library) {
-  Json json = {{"architecture", library.architecture}, {"backend", library.backend}, {"path", library.path},
-               {"table", library.table},               {"model", library.model},     {"code_bytes", code_bytes(library)},
+  Json json = {{"architecture", library.architecture},
+               {"backend", library.backend},
+               {"path", library.path},
+               {"table", library.table},
+               {"model", library.model},
+               {"code_bytes", code_bytes(library)},
                {"kernels", Json::array()}};
   for (const EmittedLibrary::Object &object : library.objects) {
     json["kernels"].push_back(
@@ -66,7 +70,7 @@ void print_summary(const CompiledModel &model, const std::vector<EmittedLibrary>
 }
 
 void compile(const Options &options) {
-  const Model graph = load_model(options.package.model);
+  const Model graph = load(options.package.model);
   const CompiledModel model = lower(*graph, options.package.name);
   check_name(model.name);
   const std::vector<EmittedLibrary> libraries = write_package(*graph, model, options.package);

@@ -128,7 +128,7 @@ void print_explanation(const Graph &graph, const hrnn_machine &machine, const st
 
 void explain(const Options &options) {
   const Sizes sizes = parse_sizes(options.dims);
-  const Model graph = load_model(options.model);
+  const Model graph = load(options.model);
   const CompiledModel model = lower(*graph);
   const Session session = make_session(model, options.variant, options.model);
   check_names(session.get(), sizes, options.model);

@@ -74,11 +74,12 @@ Json node_json(const Graph &graph, const Node &node) {
 
 Json graph_json(const Graph &graph) {
   Json json = {{"file", graph.path}, {"format", graph.format}, {"producer", graph.producer}};
-  for (const char *key : {"inputs", "outputs", "layers", "notes"}) json[key] = Json::array();
+  for (const char *key : {"inputs", "outputs", "layers", "notes", "warnings"}) json[key] = Json::array();
   for (TensorId id : graph.inputs) json["inputs"].push_back(tensor_json(graph, id));
   for (TensorId id : graph.outputs) json["outputs"].push_back(tensor_json(graph, id));
   for (const Node &node : graph.nodes) json["layers"].push_back(node_json(graph, node));
   for (const std::string &note : graph.notes) json["notes"].push_back(note);
+  for (const std::string &warning : graph.warnings) json["warnings"].push_back(warning);
   json["parameters"] = graph.parameter_count();
   return json;
 }
@@ -116,7 +117,7 @@ void add_inspect(CLI::App &app) {
   command->add_option("MODEL", options->model, "Model file (.onnx)")->required();
   command->add_flag("--json", options->json, "Print JSON");
   command->callback([options] {
-    const Model model = load_model(options->model);
+    const Model model = load(options->model);
     if (options->json) {
       print(graph_json(*model));
     } else {

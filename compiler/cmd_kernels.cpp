@@ -57,9 +57,7 @@ Json kernel_json(const hrnn_kernel &kernel, const hrnn_machine &machine) {
 }
 
 void print_json(const hrnn_machine &machine) {
-  Json json = {{"cpu", machine.cpu},
-               {"device_refused", machine.device_refused},
-               {"kernels", Json::array()}};
+  Json json = {{"cpu", machine.cpu}, {"device_refused", machine.device_refused}, {"kernels", Json::array()}};
   for_each_kernel([&](const hrnn_kernel &kernel) { json["kernels"].push_back(kernel_json(kernel, machine)); });
   print(json);
 }

@@ -141,7 +141,7 @@ std::vector<NamedArray> allocate_outputs(const hrnn_session *session, const std:
 }
 
 void run(const Options &options) {
-  const CompiledModel model = compile_model(options.model);
+  const CompiledModel model = lower(*load(options.model));
   const Session session = make_session(model, options.variant, options.model);
   std::vector<NamedArray> inputs = read_npz(options.inputs);
   const std::vector<hrnn_tensor> in = bind_inputs(session.get(), inputs, options.inputs);

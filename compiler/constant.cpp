@@ -155,14 +155,22 @@ Constant cast(const Constant &constant, DataType type) {
   return result;
 }
 
-int64_t element_count(const std::vector<int64_t> &dims) {
+std::optional<int64_t> try_element_count(const std::vector<int64_t> &dims) {
+  constexpr int64_t kMost = int64_t{1} << 56;
   int64_t count = 1;
+  bool empty = false;
   for (int64_t dim : dims) {
-    if (dim < 0 || __builtin_mul_overflow(count, dim, &count)) {
-      throw ModelError("a tensor's dimensions do not fit 64 bits: its shape is absurd or the file is damaged");
-    }
+    if (dim < 0) return std::nullopt;
+    empty = empty || dim == 0;
+    if (dim == 0) continue;
+    if (__builtin_mul_overflow(count, dim, &count) || count > kMost) return std::nullopt;
   }
-  return count;
+  return empty ? 0 : count;
+}
+
+int64_t element_count(const std::vector<int64_t> &dims) {
+  if (const auto count = try_element_count(dims)) return *count;
+  throw ModelError("a tensor's dimensions multiply to more than 2^56: its shape is absurd or the file is damaged");
 }
 
 std::vector<int64_t> dense_strides(const std::vector<int64_t> &dims) {

@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -51,7 +52,11 @@ struct StridedView {
   int64_t offset = 0;
 };
 std::vector<int64_t> dense_strides(const std::vector<int64_t> &dims);
-int64_t element_count(const std::vector<int64_t> &dims);  // throws ModelError on overflow
+// Elements of a tensor, or nothing where its dimensions are absurd: one is negative, or those that are not zero
+// multiply to more than 2^56, so that neither sizes in bytes nor strides can overflow. The other throws ModelError
+// instead.
+std::optional<int64_t> try_element_count(const std::vector<int64_t> &dims);
+int64_t element_count(const std::vector<int64_t> &dims);
 
 // Calls visit(source index) for every element of the view, in order.
 template <class Visit>

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "constant.h"
 #include "hrnn/compiler.h"
 
 namespace hrnn {
@@ -125,12 +126,13 @@ std::string text(const Dims &dims, const std::vector<Symbol> &symbols) {
 }
 
 std::optional<int64_t> literal_product(const Dims &dims) {
-  int64_t result = 1;
+  std::vector<int64_t> numbers;
   for (const Dim &dim : dims) {
-    if (!dim.literal()) return std::nullopt;
-    result = checked_multiply(result, *dim.literal());
+    if (dim.literal()) numbers.push_back(*dim.literal());
   }
-  return result;
+  const int64_t count = element_count(numbers);
+  if (numbers.size() < dims.size()) return std::nullopt;
+  return count;
 }
 
 std::optional<std::vector<int64_t>> literals(const Dims &dims) {

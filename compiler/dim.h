@@ -52,7 +52,7 @@ class Dim {
 using Dims = std::vector<Dim>;
 
 std::string text(const Dims &dims, const std::vector<Symbol> &symbols);  // "[batch, 8]"
-// The product of all, or nothing where one is not a literal. Throws on overflow.
+// The number of elements, or nothing where a dimension is not a literal. Throws where the literal ones are absurd.
 std::optional<int64_t> literal_product(const Dims &dims);
 std::optional<std::vector<int64_t>> literals(const Dims &dims);
 Dim product(const Dims &dims);

@@ -94,7 +94,8 @@ struct Graph {
   std::vector<Tensor> tensors;
   std::vector<Node> nodes;
   std::vector<TensorId> inputs, outputs;
-  std::vector<std::string> notes;  // what the reader should know, e.g. an initial state folded away
+  std::vector<std::string> notes;     // what the reader may want to know, e.g. an initial state folded away
+  std::vector<std::string> warnings;  // what is well formed but probably not what its author meant
 
   TensorId add_tensor(Tensor tensor);
   const Tensor &tensor(TensorId id) const { return tensors.at(static_cast<size_t>(id)); }

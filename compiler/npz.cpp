@@ -178,14 +178,9 @@ Preamble parse_preamble(const std::vector<uint8_t> &file, const std::string &wha
 }
 
 int64_t checked_bytes(const Header &header, DataType type, const std::string &what) {
-  int64_t bytes = type_bytes(type);
-  for (int64_t dim : *header.shape) {
-    if (__builtin_mul_overflow(bytes, dim, &bytes)) {
-      fail(what,
-           fmt::format("its shape ({}) does not fit 64 bits; the file is damaged", fmt::join(*header.shape, ", ")));
-    }
-  }
-  return bytes;
+  const auto count = try_element_count(*header.shape);
+  if (!count) fail(what, fmt::format("its shape ({}) is absurd; the file is damaged", fmt::join(*header.shape, ", ")));
+  return *count * type_bytes(type);
 }
 
 // Column-major data with these dimensions as row-major.

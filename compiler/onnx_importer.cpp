@@ -39,6 +39,7 @@ Value Importer::constant(Constant constant) {
 }
 
 Value Importer::fill(const Constant &element, const Dims &dims) {
+  literal_product(dims);  // throws where the size is absurd
   const auto shape = literals(dims);
   if (shape && element_count(*shape) <= kMaxShapeElements) {
     charge(element_count(*shape) * type_bytes(element.type));

@@ -257,6 +257,17 @@ Value result(const OnnxNode &node, size_t index, const Dims &dims) {
   return value;
 }
 
+// nn.GRU always means linear_before_reset = 1; some of torch's exporters left the attribute out all the same, and the
+// model then computes something else than what was trained.
+void warn_of_lost_attribute(const OnnxNode &node, const op::Recurrent &layer) {
+  Graph &graph = node.importer().graph();
+  if (layer.cell != "gru_reset_before" || graph.producer.rfind("pytorch", 0) != 0) return;
+  graph.warnings.push_back(node.where() +
+                           ": attribute 'linear_before_reset' is 0 in a model by PyTorch, whose nn.GRU means 1: its "
+                           "exporter lost it. Export again with another version of torch (or dynamo=False), or set the "
+                           "attribute to 1; as it is the results will differ from PyTorch's");
+}
+
 }  // namespace
 
 void import_recurrent(OnnxNode &node) {
@@ -276,6 +287,7 @@ void import_recurrent(OnnxNode &node) {
   layer.hidden_size = read_hidden_size(node);
   layer.input_size = fixed_size(node, kW, 2, "input size");
   check_shapes(node, layer, cell);
+  warn_of_lost_attribute(node, layer);
 
   const Dims &x = node.input(kX, "X").dims;
   const Dim time = x[layer.layout], batch = x[1 - layer.layout];

@@ -161,10 +161,10 @@ Value known_gather(OnnxNode &node, const Value &data, int64_t axis, const Value 
 }
 
 void check_indices(OnnxNode &node, const std::vector<int64_t> &indices, const Dim &extent) {
-  if (!extent.literal()) return;
+  const int64_t most = extent.literal().value_or(int64_t{1} << 56);  // a dynamic one is checked when the model runs
   for (int64_t index : indices) {
-    if (index >= -*extent.literal() && index < *extent.literal()) continue;
-    node.fail("index {} is out of range for a dimension of {}", index, *extent.literal());
+    if (index >= -most && index < most) continue;
+    node.fail("index {} is out of range for a dimension of {}", index, extent.text(node.importer().graph().symbols));
   }
 }
 

@@ -27,12 +27,8 @@ std::vector<int64_t> checked_dims(const TensorProto &tensor, const std::string &
     fail(what, fmt::format("has {} dimensions; at most {} are supported", tensor.dims_size(), kMaxRank));
   }
   std::vector<int64_t> dims(tensor.dims().begin(), tensor.dims().end());
-  int64_t bytes = 8;
-  for (int64_t dim : dims) {
-    if (dim < 0) fail(what, fmt::format("has a dimension of {}; the file is damaged", dim));
-    if (__builtin_mul_overflow(bytes, dim, &bytes)) {
-      fail(what, fmt::format("its shape [{}] does not fit 64 bits; the file is damaged", fmt::join(dims, ", ")));
-    }
+  if (!try_element_count(dims)) {
+    fail(what, fmt::format("its shape [{}] is absurd; the file is damaged", fmt::join(dims, ", ")));
   }
   return dims;
 }

@@ -266,9 +266,8 @@ void import_arithmetic(OnnxNode &node) {
   check_same_type(node, a, b);
   if (a.is_runtime() || b.is_runtime()) {
     if (node.type() == "Add" && fuse_bias(node)) return;
-    node.unsupported("computes with tensors when the model runs; {}supported are constants and shapes{}",
-                     node.type() == "Add" ? "not the bias of a product; " : "",
-                     node.type() == "Add" ? ", and the bias after MatMul" : "");
+    node.unsupported(
+        "computes with tensors when the model runs; only constants, shapes and the bias after a MatMul are supported");
   }
   const bool lists = is_list(a) && is_list(b);
   if (!lists && !(a.is_constant() && b.is_constant() && is_float(a.type))) {

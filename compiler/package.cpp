@@ -155,9 +155,18 @@ Parameters name_parameters(const Graph &graph) {
   return p;
 }
 
+// Names come from the model file and may hold anything: what could end a comment or a line becomes '?'.
+std::string comment_safe(std::string text) {
+  for (size_t i = 0; i < text.size(); i++) {
+    const unsigned char c = static_cast<unsigned char>(text[i]);
+    if (c < 0x20 || c == 0x7f || c == '\\' || (c == '/' && i > 0 && text[i - 1] == '*')) text[i] = '?';
+  }
+  return text;
+}
+
 std::string tensor_comment(const Graph &graph, TensorId id) {
   const Tensor &tensor = graph.tensor(id);
-  return fmt::format("\"{}\", {} {}", tensor.name, type_name(tensor.type), graph.dims_text(id));
+  return comment_safe(fmt::format("\"{}\", {} {}", tensor.name, type_name(tensor.type), graph.dims_text(id)));
 }
 
 std::string typed_call(const Graph &graph, const std::string &name, const Parameters &p) {

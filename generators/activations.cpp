@@ -97,6 +97,13 @@ Expr sigmoid_of(const Expr &x) {
   return one / (one + exponential(-x));
 }
 
+// The bound only matters for infinite x, where the quotient would not be a number.
+Expr softsign_of(const Expr &x) {
+  Expr one = constant(x.type(), 1), large = constant(x.type(), 1e30);
+  Expr bounded = max(min(x, large), -large);
+  return bounded / (one + abs(bounded));
+}
+
 struct Named {
   const char *name;
   hrnn_activation_kind kind;
@@ -137,8 +144,7 @@ Expr activation(hrnn_activation_kind kind, const Expr &x, const Expr &alpha, con
     case HRNN_ELU:
       return keep_nan(x, select(x >= zero, x, alpha * (exponential(min(x, zero)) - one)));
     case HRNN_SOFTSIGN:
-      // The limit for infinite x, where the quotient is not a number.
-      return keep_nan(x, x / (one + min(abs(x), constant(x.type(), 1e30))));
+      return keep_nan(x, softsign_of(x));
     case HRNN_SOFTPLUS:
       return keep_nan(x, max(x, zero) + log1p_unit(exponential(-abs(x))));
     default:
@@ -146,8 +152,9 @@ Expr activation(hrnn_activation_kind kind, const Expr &x, const Expr &alpha, con
   }
 }
 
-Expr any_activation(const Expr &kind, const Expr &x, const Expr &alpha, const Expr &beta) {
-  const Type type = x.type();
+Expr any_activation(const Expr &kind, const Expr &unbounded, const Expr &clip, const Expr &alpha, const Expr &beta) {
+  const Type type = unbounded.type();
+  Expr x = max(min(unbounded, clip), -clip);
   Expr zero = constant(type, 0), one = constant(type, 1), two = constant(type, 2);
   auto is = [&](hrnn_activation_kind k) { return kind == static_cast<int>(k); };
 
@@ -167,9 +174,9 @@ Expr any_activation(const Expr &kind, const Expr &x, const Expr &alpha, const Ex
                        is(HRNN_SCALED_TANH), alpha * odd,                                        //
                        is(HRNN_HARD_SIGMOID), bounded,                                           //
                        is(HRNN_ELU), select(x >= zero, x, alpha * (e - one)),                    //
-                       is(HRNN_SOFTSIGN), x / (one + min(abs(x), constant(type, 1e30))),         //
+                       is(HRNN_SOFTSIGN), softsign_of(x),                                        //
                        max(x, zero) + log1p_unit(e));
-  return keep_nan(x, result);
+  return keep_nan(unbounded, result);
 }
 
 hrnn_activation_kind activation_by_name(const std::string &name) {

@@ -16,9 +16,10 @@ namespace hrnn {
 Halide::Expr activation(hrnn_activation_kind kind, const Halide::Expr &x, const Halide::Expr &alpha,
                         const Halide::Expr &beta);
 
-// The same with the kind chosen at run time (an int32 hrnn_activation_kind): one exponential shared by all kinds.
-Halide::Expr any_activation(const Halide::Expr &kind, const Halide::Expr &x, const Halide::Expr &alpha,
-                            const Halide::Expr &beta);
+// The same of x bounded to [-clip, clip], with the kind chosen at run time (an int32 hrnn_activation_kind): one
+// exponential shared by all kinds.
+Halide::Expr any_activation(const Halide::Expr &kind, const Halide::Expr &x, const Halide::Expr &clip,
+                            const Halide::Expr &alpha, const Halide::Expr &beta);
 
 // "tanh", "sigmoid", "relu", ...: lower-case ONNX names. Throws std::invalid_argument naming the known ones.
 hrnn_activation_kind activation_by_name(const std::string &name);

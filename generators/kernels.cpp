@@ -185,8 +185,7 @@ class Step : public ProductGenerator<Step> {
     std::vector<std::string> names = split(activations, ',');
     Expr one = cast(type(), 1), zero = cast(type(), 0);
     if (!names.empty()) return activation(activation_by_name(names.at(i)), x, one, zero);
-    Expr bounded = max(min(x, *clip_), -*clip_);
-    return any_activation(*kinds_.at(i), bounded, *alphas_.at(i), *betas_.at(i));
+    return any_activation(*kinds_.at(i), x, *clip_, *alphas_.at(i), *betas_.at(i));
   }
 
   std::vector<Input<Buffer<>> *> carried_;

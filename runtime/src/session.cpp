@@ -273,29 +273,32 @@ hrnn_status grow_state(hrnn_session *session, uint32_t layer, int64_t batch, hrn
   return HRNN_OK;
 }
 
-// The arena for inputs of these shapes. Which outputs are wanted decides what lies in it instead of in a caller's
-// buffer, so the worst case of every slot is sought among: all of them wanted, each one alone, and (in a stream) none.
-hrnn_status size_arena(hrnn_session *session, const hrnn_tensor *inputs, int64_t *bytes, hrnn_error *error) {
+// The bytes each slot needs at most with inputs of these shapes, into slot_bytes. Which outputs are wanted decides what
+// lies in the arena instead of in a caller's buffer, so every choice of a few outputs is tried; of many, the most that
+// any choice could need is taken.
+hrnn_status size_slots(hrnn_session *session, const hrnn_tensor *inputs, hrnn_error *error) {
+  constexpr size_t kMostTried = 4;
+  const size_t outputs = session->program.outputs.size();
   Array<int64_t> most;
   if (!most.resize(session->slot_bytes.size())) return no_memory(error, "tables", session->slot_bytes.bytes());
-  const size_t outputs = session->program.outputs.size();
-  for (size_t choice = 0; choice <= outputs + 1; ++choice) {
-    for (size_t o = 0; o < outputs; ++o) session->wanted[o] = choice == outputs || choice == o;
-    const bool streaming = choice == outputs + 1;
+  const uint32_t choices = outputs <= kMostTried ? 1u << outputs : 1u;
+  for (uint32_t choice = 0; choice < 2 * choices; ++choice) {
+    for (size_t o = 0; o < outputs; ++o) session->wanted[o] = outputs > kMostTried || (choice >> o & 1u) != 0;
+    const bool streaming = choice >= choices;  // then layers run even when nothing of theirs is wanted
     const hrnn_status status = bind_session(session, inputs, session->wanted.data(), streaming, error);
     if (status != HRNN_OK) return status;
+    if (outputs > kMostTried) most_slot_bytes(session);
     for (size_t i = 0; i < most.size(); ++i) {
       if (session->slot_bytes[i] > most[i]) most[i] = session->slot_bytes[i];
     }
   }
   for (size_t i = 0; i < most.size(); ++i) session->slot_bytes[i] = most[i];
-  *bytes = arena_bytes(session);
   return HRNN_OK;
 }
 
 hrnn_status reserve(hrnn_session *session, const hrnn_tensor *inputs, hrnn_error *error) {
-  int64_t needed = 0;
-  hrnn_status status = size_arena(session, inputs, &needed, error);
+  hrnn_status status = size_slots(session, inputs, error);
+  const int64_t needed = arena_bytes(session);
   for (size_t i = 0; status == HRNN_OK && i < session->layers.size(); ++i) {
     status = grow_state(session, session->layers[i], session->ops[session->layers[i]].batch, error);
   }
@@ -569,6 +572,13 @@ hrnn_status build_session(hrnn_session *session, const hrnn_model *model, const 
   options.struct_size = sizeof(options);
   options.tables = session->tables.data();
   options.table_count = static_cast<uint32_t>(session->tables.size());
+  hrnn_machine machine = {};
+  if (options.machine == nullptr) {  // once for all layers: asking the processor is slow on virtual machines
+    machine.struct_size = sizeof(machine);
+    status = hrnn_machine_detect(options.tables, options.table_count, &machine);
+    if (status != HRNN_OK) return fail(error, status, "the machine cannot be described");
+    options.machine = &machine;
+  }
 
   if (!analyse_program(session)) return no_memory(error, "tables", session->program.bytes());
   session->bases[kWeightsBase] = static_cast<char *>(const_cast<void *>(session->weights));
@@ -588,8 +598,7 @@ hrnn_status build_session(hrnn_session *session, const hrnn_model *model, const 
       inputs[i].dims[d] = record.dims[d] < 0 ? 1 : record.dims[d];
     }
   }
-  int64_t arena = 0;
-  status = size_arena(session, inputs.data(), &arena, error);
+  status = size_slots(session, inputs.data(), error);
   const bool shapes_work = status == HRNN_OK;
   if (!shapes_work && (fixed || packed_bytes > kMostUncheckedBytes)) {
     if (status == HRNN_INVALID_ARGUMENT) status = HRNN_CORRUPT_MODEL;
@@ -599,7 +608,7 @@ hrnn_status build_session(hrnn_session *session, const hrnn_model *model, const 
   if (status != HRNN_OK) return status;
 
   // A model of fixed shapes, or one fed step by step, so runs without a call to reserve; large ones wait for the call.
-  bool small = shapes_work && arena <= kEagerBytes;
+  bool small = shapes_work && arena_bytes(session) <= kEagerBytes;
   for (uint32_t layer : session->layers) {
     small = small && session->ops[layer].batch <= kEagerBytes / 64 / session->program.ops[layer].ints[kHiddenSize];
   }

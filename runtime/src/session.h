@@ -41,7 +41,7 @@ struct SessionTensor {
   int64_t dims[HRNN_MAX_RANK];
   bool needed, has_home;
   Place place;  // where the value lies
-  Place home;   // where it should end up
+  Place home;   // where it is best computed
 };
 
 // Memory an operation may need: for its outputs, and for inputs whose strides it cannot read.
@@ -130,7 +130,10 @@ bool analyse_program(hrnn_session *session);
 hrnn_status bind_session(hrnn_session *session, const hrnn_tensor *inputs, const uint8_t *wanted, bool streaming,
                          hrnn_error *error);
 
-// The arena bytes the binding needs.
+// After bind_session: what each slot may need at most with these shapes, whichever outputs are wanted.
+void most_slot_bytes(hrnn_session *session);
+
+// The arena bytes that slot_bytes add up to.
 int64_t arena_bytes(const hrnn_session *session);
 // Gives the slots their addresses in the arena, which is large enough.
 void place_slots(hrnn_session *session);

@@ -11,6 +11,12 @@ namespace {
 
 constexpr int64_t kSlotAlignment = 64;
 
+int64_t slot_size(int32_t rank, const int64_t *dims, int32_t dtype) {
+  int64_t count = 0;
+  element_count(rank, dims, &count);  // was fine when the dims were inferred
+  return (count * dtype_bytes(dtype) + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
+}
+
 bool is_recurrent(const OpRecord &op) { return is_kind(op, OpKind::Recurrent); }
 
 // Operations that compute: their outputs need memory. A Reshape may turn out to be a copy.
@@ -135,8 +141,8 @@ Overlap overlap_of(const hrnn_session *session, uint32_t output, uint32_t input)
 }
 
 size_t instructions_of(const OpRecord &op) {
-  if (is_view(op.kind)) return 2;  // a copy, and one to its home
-  size_t count = 4;                // packing, running, and two copies of outputs to their homes
+  if (is_view(op.kind)) return 1;  // a Reshape's copy
+  size_t count = 2;                // packing, running
   for (uint32_t in : op.inputs) count += in != kNone;
   return count;
 }
@@ -155,7 +161,7 @@ bool analyse_program(hrnn_session *session) {
       session->overlaps[o * inputs + i] = overlap_of(session, program.outputs[o], program.inputs[i]);
     }
   }
-  size_t instructions = outputs;  // copies
+  size_t instructions = outputs;  // copies to them
   for (const OpRecord &op : program.ops) instructions += instructions_of(op);
   session->first_output_base = kFirstInputBase + static_cast<uint32_t>(inputs);
   session->first_slot_base = session->first_output_base + static_cast<uint32_t>(outputs);
@@ -358,30 +364,32 @@ class Binder {
     int64_t *out = dims(op.outputs[0]);
     int64_t count = 0, known = 1;
     element_count(rank(in), dims(in), &count);  // it was fine when `in` was inferred
+    // The inferred dimension is left / taken, both without the dimensions that stay in place: those may be 0.
+    int64_t left = 1, taken = 1;
     int inferred = -1;
     bool fits = true;
-    for (int i = 0; i < op.ints[0]; ++i) {
-      const int64_t dim = op.ints[1 + i];
-      if (dim == -1) {
+    for (int i = 0; i < HRNN_MAX_RANK; ++i) {
+      const bool has_in = i < rank(in), has_out = i < op.ints[0], is_inferred = has_out && op.ints[1 + i] == -1;
+      if (is_inferred) {
         inferred = i;
-        out[i] = 1;
-        continue;
+      } else if (has_out) {
+        out[i] = op.ints[1 + i] == 0 ? dims(in)[i] : target_dim(op.ints[1 + i]);
+        fits = fits && multiply_sizes(known, out[i], &known);
       }
-      out[i] = dim == 0 ? dims(in)[i] : target_dim(dim);
-      fits = fits && multiply_sizes(known, out[i], &known);
+      if (has_in && has_out && !is_inferred && dims(in)[i] == out[i]) continue;
+      if (has_in) fits = fits && multiply_sizes(left, dims(in)[i], &left);
+      if (has_out && !is_inferred) fits = fits && multiply_sizes(taken, out[i], &taken);
     }
     if (fits && inferred >= 0) {
-      fits = known > 0 && count % known == 0;
+      fits = taken > 0 && left % taken == 0;
       if (fits) {
-        out[inferred] = count / known;
-        known = count;
+        out[inferred] = left / taken;
+        fits = multiply_sizes(known, out[inferred], &known);
       }
     }
     if (fits && known == count) return HRNN_OK;
     return fail(error_, HRNN_INVALID_ARGUMENT,
-                HRNN_OP_FORMAT
-                "%lld elements do not fit the new shape, whose known "
-                "dimensions multiply to %lld",
+                HRNN_OP_FORMAT "%lld elements do not fit the new shape, whose known dimensions multiply to %lld",
                 HRNN_OP_NAME(op), static_cast<long long>(count), static_cast<long long>(known));
   }
 
@@ -489,9 +497,7 @@ class Binder {
   // A dense place of a tensor's shape in the slot an operation has for it.
   Place slot_place(uint32_t op, int storage, uint32_t id) {
     const uint32_t slot = s_.ops[op].slots[storage];
-    int64_t count = 0;
-    element_count(rank(id), dims(id), &count);
-    const int64_t bytes = (count * dtype_bytes(dtype(id)) + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
+    const int64_t bytes = slot_size(rank(id), dims(id), dtype(id));
     if (bytes > s_.slot_bytes[slot]) s_.slot_bytes[slot] = bytes;
     return {s_.first_slot_base + slot, dense(id)};
   }
@@ -588,15 +594,11 @@ class Binder {
     instruction.loop = strided_loop(from.view, to.view);
   }
 
-  // Called when tensor `id` has its place: brings it home, and to further outputs that show it.
+  // Called when tensor `id` has its place: brings it to the outputs that show it and are not that place themselves.
   void settle(uint32_t id) {
-    SessionTensor &tensor = s_.tensors[id];
-    if (!tensor.needed) return;
-    if (tensor.has_home && !same_place(tensor.place, tensor.home)) {
-      copy(tensor.place, tensor.home, id);
-      tensor.place = tensor.home;
-    }
-    for (uint32_t o = 0; tensor.is_output && o < program_.outputs.size(); ++o) {
+    const SessionTensor &tensor = s_.tensors[id];
+    if (!tensor.needed || !tensor.is_output) return;
+    for (uint32_t o = 0; o < program_.outputs.size(); ++o) {
       if (wanted_[o] == 0 || program_.outputs[o] != id) continue;
       const Place output = output_place(o);
       if (!same_place(tensor.place, output)) copy(tensor.place, output, id);
@@ -701,10 +703,6 @@ class Binder {
     swap(loop.dims[longest], loop.dims[inner]);
     swap(loop.a_strides[longest], loop.a_strides[inner]);
     swap(loop.b_strides[longest], loop.b_strides[inner]);
-    if (loop.dims[inner] == 1) {  // one row: the distance to the next is anyone's guess
-      loop.a_strides[inner] = op.ints[kDenseIn];
-      loop.b_strides[inner] = op.ints[kDenseOut];
-    }
   }
 
   static void swap(int64_t &a, int64_t &b) {
@@ -781,6 +779,26 @@ class Binder {
 hrnn_status bind_session(hrnn_session *session, const hrnn_tensor *inputs, const uint8_t *wanted, bool streaming,
                          hrnn_error *error) {
   return Binder(session, wanted, streaming, error).bind(inputs);
+}
+
+void most_slot_bytes(hrnn_session *session) {
+  const Program &program = session->program;
+  const auto raise = [&](uint32_t slot, uint32_t id) {
+    if (slot == kNone) return;
+    const TensorRecord &record = program.tensors[id];
+    const int64_t bytes = slot_size(record.rank, session->tensors[id].dims, record.dtype);
+    if (bytes > session->slot_bytes[slot]) session->slot_bytes[slot] = bytes;
+  };
+  for (size_t i = 0; i < program.ops.size(); ++i) {
+    const OpRecord &op = program.ops[i];
+    const uint32_t *slots = session->ops[i].slots;
+    for (int k = 0; k < kOutputStorages; ++k) raise(slots[k], op.outputs[k]);
+    for (int k = 0; k < kInputStorages; ++k) {
+      // Inputs and constants of the model are dense, so a layer can read them where they are.
+      if (op.inputs[k] != kNone && session->tensors[op.inputs[k]].producer < 0) continue;
+      raise(slots[kOutputStorages + k], op.inputs[k]);
+    }
+  }
 }
 
 int64_t arena_bytes(const hrnn_session *session) {

@@ -64,8 +64,8 @@ void write_zip(const std::string &path, const std::vector<std::pair<std::string,
   zip_t *archive = zip_open(path.c_str(), ZIP_CREATE | ZIP_TRUNCATE, &code);
   ASSERT_NE(archive, nullptr);
   for (const auto &[name, data] : entries) {
-    const zip_int64_t index = zip_file_add(archive, name.c_str(),
-                                           zip_source_buffer(archive, data.data(), data.size(), 0), ZIP_FL_ENC_UTF_8);
+    const zip_int64_t index =
+        zip_file_add(archive, name.c_str(), zip_source_buffer(archive, data.data(), data.size(), 0), ZIP_FL_ENC_UTF_8);
     ASSERT_GE(index, 0);
     zip_set_file_compression(archive, static_cast<zip_uint64_t>(index), method, 0);
   }
@@ -75,13 +75,16 @@ void write_zip(const std::string &path, const std::vector<std::pair<std::string,
 // ---- Reading ----
 
 TEST(Npy, ReadsEveryType) {
-  const Constant f4 = parse_npy(npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", bytes_of<float>({1, 2})), "x");
+  const Constant f4 =
+      parse_npy(npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", bytes_of<float>({1, 2})), "x");
   EXPECT_EQ(f4.type, DataType::Float32);
   EXPECT_EQ(f4.at<float>(1), 2);
-  const Constant f8 = parse_npy(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1, 1), }", bytes_of<double>({3})), "x");
+  const Constant f8 =
+      parse_npy(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1, 1), }", bytes_of<double>({3})), "x");
   EXPECT_EQ(f8.type, DataType::Float64);
   EXPECT_EQ(f8.at<double>(0), 3);
-  const Constant i4 = parse_npy(npy("{'descr': '<i4', 'fortran_order': False, 'shape': (), }", bytes_of<int32_t>({-4})), "x");
+  const Constant i4 =
+      parse_npy(npy("{'descr': '<i4', 'fortran_order': False, 'shape': (), }", bytes_of<int32_t>({-4})), "x");
   EXPECT_EQ(i4.type, DataType::Int32);
   EXPECT_TRUE(i4.dims.empty());
   EXPECT_EQ(i4.at<int32_t>(0), -4);
@@ -92,8 +95,8 @@ TEST(Npy, ReadsEveryType) {
 
 TEST(Npy, ReadsVersions2And3AndOtherOrdersOfKeys) {
   for (int version : {1, 2, 3}) {
-    const Constant array =
-        parse_npy(npy("{\"shape\": (2L,), 'fortran_order': False, 'descr': '<f4'}\n", bytes_of<float>({1, 2}), version), "x");
+    const Constant array = parse_npy(
+        npy("{\"shape\": (2L,), 'fortran_order': False, 'descr': '<f4'}\n", bytes_of<float>({1, 2}), version), "x");
     EXPECT_THAT(array.dims, ElementsAre(2)) << version;
   }
 }
@@ -119,7 +122,8 @@ TEST(Npy, RefusesOtherTypes) {
 
 TEST(Npy, RefusesDataOfAnotherSizeWithBothSizes) {
   const std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }";
-  EXPECT_THAT(npy_error(npy(header, Bytes(23))), AllOf(HasSubstr("(2, 3)"), HasSubstr("24 bytes"), HasSubstr("23 are")));
+  EXPECT_THAT(npy_error(npy(header, Bytes(23))),
+              AllOf(HasSubstr("(2, 3)"), HasSubstr("24 bytes"), HasSubstr("23 are")));
   EXPECT_THAT(npy_error(npy(header, Bytes(25))), AllOf(HasSubstr("24 bytes"), HasSubstr("25 are")));
 }
 
@@ -134,16 +138,23 @@ TEST(Npy, RefusesAbsurdShapesWithoutAllocating) {
 TEST(Npy, RefusesDamagedHeaders) {
   for (const char *header :
        {"", "{", "{}", "{'descr': '<f4'}", "{'descr': '<f4', 'fortran_order': False, 'shape': (1,)",
-        "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), } x", "{'descr': '<f4', 'fortran_order': 0, 'shape': (1,)}",
-        "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}", "{'descr': '<f4', 'fortran_order': False, 'shape': 1}",
-        "{'descr': '<f4, 'fortran_order': False, 'shape': (1,)}", "{'descr': '<f4' 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), } x",
+        "{'descr': '<f4', 'fortran_order': 0, 'shape': (1,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': 1}",
+        "{'descr': '<f4, 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': '<f4' 'fortran_order': False, 'shape': (1,)}",
         "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (1,)}",
-        "{'descr': '<f4', 'fortran_order': False, 'shape': (1 1)}", "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'more': 1}"}) {
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1 1)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'more': 1}"}) {
     EXPECT_NE(npy_error(npy(header, Bytes(4))), "") << header;
   }
   EXPECT_THAT(npy_error(npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", Bytes(4), 4)),
               HasSubstr("version 4"));
   EXPECT_THAT(npy_error({'n', 'o'}), HasSubstr("no .npy array"));
+  Bytes long_header = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", Bytes(4 + (1 << 20)), 2);
+  long_header[10] = 16;  // the length's third byte: a megabyte, which is there
+  EXPECT_THAT(npy_error(long_header), HasSubstr("at most 65536"));
 }
 
 TEST(Npy, EveryTruncationIsAnError) {
@@ -200,7 +211,8 @@ TEST(Npz, NamesTheFileAndTheArray) {
   const test::TemporaryFolder folder;
   EXPECT_THAT(npz_error(folder.file("missing.npz")), HasSubstr("missing.npz"));
   EXPECT_THAT(npz_error(folder.path()), HasSubstr("not a regular file"));
-  EXPECT_THAT(npz_error(folder.write("text.npz", "this is no zip file at all")), HasSubstr("text.npz: cannot be opened"));
+  EXPECT_THAT(npz_error(folder.write("text.npz", "this is no zip file at all")),
+              HasSubstr("text.npz: cannot be opened"));
   write_zip(folder.file("a.npz"), {{"x.npy", npy("{}", {})}}, ZIP_CM_STORE);
   EXPECT_THAT(npz_error(folder.file("a.npz")), HasSubstr("a.npz: array 'x': "));
   write_zip(folder.file("b.npz"), {{"readme.txt", {1, 2}}}, ZIP_CM_STORE);

@@ -119,7 +119,9 @@ class ModelBuilder {
     for (int64_t dim : dims) tensor->add_dims(dim);
     return tensor;
   }
-  ModelBuilder &weights(const std::string &name, const Ints &dims) { return weights(name, dims, counted(elements(dims))); }
+  ModelBuilder &weights(const std::string &name, const Ints &dims) {
+    return weights(name, dims, counted(elements(dims)));
+  }
   ModelBuilder &weights(const std::string &name, const Ints &dims, const Floats &values) {
     tensor(name, dims, onnx::TensorProto::FLOAT)
         ->set_raw_data(reinterpret_cast<const char *>(values.data()), values.size() * sizeof(float));

@@ -80,7 +80,7 @@ const Shape kShapes[] = {{"rnn", 1, {{0}}}, {"gru", 3, {{0, 1, 2}}}, {"gru_reset
 template <typename T>
 class Pack : public testing::Test {};
 using Types = testing::Types<float, double>;
-TYPED_TEST_SUITE(Pack, Types);
+TYPED_TEST_SUITE(Pack, Types, );
 
 TYPED_TEST(Pack, EveryElementOfALayer) {
   using T = TypeParam;

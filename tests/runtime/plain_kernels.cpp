@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "plain_kernels.h"
+//
+// Kernels in plain C++ behind the calling convention of the generated ones: every cell, in both types.
+#include "session_kernels.h"
 
 #include <cstdint>
 #include <vector>
 
 #include "kernel_call.h"
-#include "layer_reference.h"
+#include "layer.h"
 
 namespace {
 
-#if defined(__aarch64__)
-constexpr uint32_t kIsa = HRNN_ARM64_NEON;
-#else
-constexpr uint32_t kIsa = HRNN_X86_SSE41;
-#endif
+// Plain C++ runs everywhere.
+const hrnn_target kPlainTarget = {"plain", 0, 1, HRNN_USE_CPU};
 
 // Element access by coordinates, as generated code does it.
 template <typename T>
@@ -69,7 +68,7 @@ int step(void **args) {
   const View<T> out(args[next++]);
   [[maybe_unused]] void *carry = kFirstOfTwo ? args[next++] : nullptr;
   const auto f = [&](int i, double x) {
-    return reference::activate(activations[i], x > clip ? clip : x < -clip ? -clip : x);
+    return hrnn_test::activate(activations[i], x > clip ? clip : x < -clip ? -clip : x);
   };
   for (int64_t row = out.begin(2); row < out.end(2); ++row) {
     for (int64_t panel = out.begin(1); panel < out.end(1); ++panel) {
@@ -110,7 +109,7 @@ hrnn_kernel row(const char *symbol, uint32_t kind, hrnn_dtype dtype, uint32_t ga
   kernel.cell = "";
   kernel.entry = entry;
   kernel.kind = kind;
-  kernel.isa = kIsa;
+  kernel.target = &kPlainTarget;
   kernel.dtype = dtype;
   kernel.panels = kernel.rows = 1;
   kernel.gates = gates;
@@ -144,7 +143,7 @@ void add_kernels(std::vector<hrnn_kernel> *kernels, hrnn_dtype dtype) {
 
 }  // namespace
 
-const hrnn_kernel_table *plain_kernels() {
+const hrnn_kernel_table *session_kernels() {
   static const std::vector<hrnn_kernel> kernels = [] {
     std::vector<hrnn_kernel> all;
     add_kernels<float>(&all, HRNN_F32);

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "hrnn/hrnn.h"
-#include "layer_reference.h"
+#include "layer.h"
 #include "pack.h"
 #include "program.h"
 
@@ -63,7 +63,7 @@ class ProgramBuilder {
     outputs_.push_back(id);
   }
   // An output of which only the rank matters: every dimension gets a symbol of its own.
-  void output(uint32_t id, const std::string &name, hrnn_dtype dtype, size_t rank) {
+  void output_of_rank(uint32_t id, const std::string &name, hrnn_dtype dtype, size_t rank) {
     std::vector<int64_t> dims;
     for (size_t i = 0; i < rank; ++i) dims.push_back(symbol(name + std::to_string(i)));
     output(id, name, dtype, dims);
@@ -113,10 +113,10 @@ class ProgramBuilder {
   };
   // Weights are packed into the program unless tensors.w is set.
   template <typename T>
-  void layer(const std::string &name, const reference::Layer &layer, int64_t layout, const LayerTensors &tensors) {
-    OpRecord record = op(OpKind::Recurrent, name,
-                         {tensors.x, tensors.w, tensors.r, tensors.b, tensors.lengths, tensors.h0},
-                         {tensors.y, tensors.h});
+  void layer(const std::string &name, const Layer &layer, int64_t layout, const LayerTensors &tensors) {
+    OpRecord record =
+        op(OpKind::Recurrent, name, {tensors.x, tensors.w, tensors.r, tensors.b, tensors.lengths, tensors.h0},
+           {tensors.y, tensors.h});
     record.ints[hrnn::kCellName] = string(layer.cell);
     record.ints[hrnn::kDirection] = layer.direction;
     record.ints[hrnn::kLayout] = layout;
@@ -183,8 +183,9 @@ class ProgramBuilder {
     header.string_bytes = static_cast<uint32_t>(strings_.size());
     std::vector<char> blob(sizeof(header));
     const auto append = [&](const void *data, size_t bytes) {
-      blob.insert(blob.end(), static_cast<const char *>(data), static_cast<const char *>(data) + bytes);
-      blob.resize((blob.size() + 7) / 8 * 8);
+      const size_t at = blob.size();
+      blob.resize((at + bytes + 7) / 8 * 8);
+      if (bytes > 0) memcpy(blob.data() + at, data, bytes);
     };
     append(symbols_.data(), symbols_.size() * sizeof(uint32_t));
     append(tensors_.data(), tensors_.size() * sizeof(TensorRecord));

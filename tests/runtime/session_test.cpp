@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Sessions end to end over plain kernels: what comes out is compared with double-precision code written from the
-// definitions of the operations.
+// Sessions end to end: what comes out is compared with double-precision code written from the definitions of the
+// operations.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -18,10 +18,10 @@
 
 #include "hrnn/hrnn.h"
 #include "hrnn/hrnn.hpp"
-#include "layer_reference.h"
-#include "plain_kernels.h"
+#include "layer.h"
 #include "program_builder.h"
 #include "session.h"
+#include "session_kernels.h"
 
 #if defined(__SANITIZE_ADDRESS__) || !defined(__GLIBC__)
 #define HRNN_COUNTS_ALLOCATIONS 0
@@ -50,11 +50,15 @@ void *realloc(void *memory, size_t size) {
 
 namespace {
 
+using hrnn_test::activate;
 using hrnn_test::AlignedBytes;
 using hrnn_test::dtype_of;
+using hrnn_test::expected_sequence;
 using hrnn_test::kNone;
+using hrnn_test::Layer;
 using hrnn_test::OpKind;
 using hrnn_test::ProgramBuilder;
+using hrnn_test::Sequence;
 
 // ---- Tools ----------------------------------------------------------------------------------------------------------
 
@@ -67,7 +71,7 @@ class HasText {
  private:
   std::string message_;
 };
-#define EXPECT_MESSAGE(error, part) EXPECT_TRUE(HasText(&(error))(part)) << (error).message
+#define EXPECT_MESSAGE(error, part) EXPECT_TRUE(HasText (&(error))(part)) << (error).message
 
 // A program with its weights, as `hrnn compile` would have embedded it.
 struct TestModel {
@@ -79,7 +83,7 @@ struct TestModel {
     model.program_bytes = program.size();
     model.weights = weights.data();
     model.weights_bytes = weights.size();
-    model.kernels = plain_kernels();
+    model.kernels = session_kernels();
   }
   TestModel(const TestModel &) = delete;
 
@@ -158,9 +162,9 @@ int64_t product(const std::vector<int64_t> &dims) {
 
 // A layer with random weights, which are exact in T.
 template <typename T>
-reference::Layer random_layer(const std::string &cell, int64_t input, int64_t hidden, hrnn_direction direction,
-                              bool with_bias, std::mt19937 *random) {
-  reference::Layer layer;
+Layer random_layer(const std::string &cell, int64_t input, int64_t hidden, hrnn_direction direction, bool with_bias,
+                   std::mt19937 *random) {
+  Layer layer;
   layer.cell = cell;
   layer.input = input;
   layer.hidden = hidden;
@@ -192,7 +196,8 @@ std::vector<T> swap_axes(const std::vector<T> &values, int64_t first, int64_t se
   return swapped;
 }
 
-// ---- One layer, every way ONNX can ask for it --------------------------------------------------------------------------
+// ---- One layer, every way ONNX can ask for it
+// --------------------------------------------------------------------------
 
 struct LayerCase {
   std::string cell;
@@ -213,7 +218,7 @@ void check_layer(const LayerCase &c) {
   SCOPED_TRACE(testing::PrintToString(c) + (sizeof(T) == 8 ? " double" : " float"));
   std::mt19937 random(7);
   const int64_t I = 3, H = 5;
-  const reference::Layer layer = random_layer<T>(c.cell, I, H, c.direction, c.bias, &random);
+  const Layer layer = random_layer<T>(c.cell, I, H, c.direction, c.bias, &random);
   const int64_t D = layer.directions(), units = layer.gates() * H;
   const bool batch_major = c.layout == 1;
 
@@ -249,10 +254,11 @@ void check_layer(const LayerCase &c) {
 
   std::vector<T> x_in = batch_major ? swap_axes(x, c.time, c.batch) : x;
   std::vector<T> h0_in = batch_major ? swap_axes(h0, D, c.batch) : h0;
-  std::vector<T> w(layer.w.begin(), layer.w.end()), r(layer.r.begin(), layer.r.end()), b(layer.b.begin(), layer.b.end());
+  std::vector<T> w(layer.w.begin(), layer.w.end()), r(layer.r.begin(), layer.r.end()),
+      b(layer.b.begin(), layer.b.end());
   std::vector<hrnn_tensor> inputs;
-  inputs.push_back(make_tensor(batch_major ? std::vector<int64_t>{c.batch, c.time, I}
-                                           : std::vector<int64_t>{c.time, c.batch, I}, x_in));
+  inputs.push_back(make_tensor(
+      batch_major ? std::vector<int64_t>{c.batch, c.time, I} : std::vector<int64_t>{c.time, c.batch, I}, x_in));
   if (c.weights_at_run_time) {
     inputs.push_back(make_tensor({D, units, I}, w));
     inputs.push_back(make_tensor({D, units, H}, r));
@@ -260,15 +266,15 @@ void check_layer(const LayerCase &c) {
   }
   if (c.lengths) inputs.push_back(make_tensor({c.batch}, lengths));
   if (c.initial_h) {
-    inputs.push_back(make_tensor(batch_major ? std::vector<int64_t>{c.batch, D, H}
-                                             : std::vector<int64_t>{D, c.batch, H}, h0_in));
+    inputs.push_back(
+        make_tensor(batch_major ? std::vector<int64_t>{c.batch, D, H} : std::vector<int64_t>{D, c.batch, H}, h0_in));
   }
   hrnn_error error = {};
   ASSERT_EQ(reserve(session.get(), inputs, &error), HRNN_OK) << error.message;
 
-  const reference::Sequence expected =
-      reference::run(layer, c.time, c.batch, as_double(x), c.lengths ? lengths : std::vector<int32_t>(),
-                     c.initial_h ? as_double(h0) : std::vector<double>());
+  const Sequence expected =
+      expected_sequence(layer, c.time, c.batch, as_double(x), c.lengths ? lengths : std::vector<int32_t>(),
+                        c.initial_h ? as_double(h0) : std::vector<double>());
   // Y [T, D, N, H] to [N, T, D, H].
   std::vector<double> expected_y(expected.y.size());
   for (int64_t s = 0; s < c.time; ++s) {
@@ -337,7 +343,7 @@ TEST(SessionLayer, NoStepsAndNoSequences) {
 
 TEST(SessionLayer, ClipAndActivationsOfEachDirection) {
   std::mt19937 random(11);
-  reference::Layer layer = random_layer<double>("gru", 2, 3, HRNN_BIDIRECTIONAL, true, &random);
+  Layer layer = random_layer<double>("gru", 2, 3, HRNN_BIDIRECTIONAL, true, &random);
   layer.clip = 0.4;
   layer.activations[0][0] = {HRNN_HARD_SIGMOID, 0.3, 0.45};
   layer.activations[0][1] = {HRNN_SCALED_TANH, 1.5, 0.7};
@@ -357,15 +363,16 @@ TEST(SessionLayer, ClipAndActivationsOfEachDirection) {
   hrnn_error error = {};
   // A model of fixed shapes needs no reserve.
   ASSERT_EQ(run(session.get(), {make_tensor({6, 2, 2}, x)}, &outputs, &error), HRNN_OK) << error.message;
-  expect_near(y, reference::run(layer, 6, 2, x, {}, {}).y, 1e-12, "y");
+  expect_near(y, expected_sequence(layer, 6, 2, x).y, 1e-12, "y");
 }
 
-// ---- Views: never a copy where strides can say it ----------------------------------------------------------------------
+// ---- Views: never a copy where strides can say it
+// ----------------------------------------------------------------------
 
 // x [N, T, I] -> Transpose -> GRU -> Squeeze, Transpose -> y [N, T, H]; and its last step -> dense.
 TEST(SessionViews, ATransposeAroundALayerCostsNothing) {
   std::mt19937 random(3);
-  const reference::Layer layer = random_layer<float>("gru", 4, 6, HRNN_FORWARD, true, &random);
+  const Layer layer = random_layer<float>("gru", 4, 6, HRNN_FORWARD, true, &random);
   ProgramBuilder builder;
   const int64_t batch = builder.symbol("batch"), time = builder.symbol("time");
   const uint32_t x = builder.input("x", HRNN_F32, {batch, time, 4});
@@ -387,15 +394,15 @@ TEST(SessionViews, ATransposeAroundALayerCostsNothing) {
   ASSERT_EQ(run(session.get(), {make_tensor({N, T, 4}, values)}, &outputs, &error), HRNN_OK) << error.message;
   EXPECT_EQ(session->instruction_count, 1u);  // the layer, and nothing else
   EXPECT_EQ(session->arena.size(), 0u);
-  const auto expected = reference::run(layer, T, N, as_double(swap_axes(values, N, T)), {}, {});
+  const auto expected = expected_sequence(layer, T, N, as_double(swap_axes(values, N, T)));
   expect_near(result, swap_axes(expected.y, T, N), tolerance<float>(), "y");
 }
 
 TEST(SessionViews, StackedDirectionsAreJoinedWithoutACopy) {
   // As PyTorch exports a bidirectional layer: Y [T, 2, N, H] -> Transpose -> Reshape [T, N, 2 H] -> the next layer.
   std::mt19937 random(4);
-  const reference::Layer first = random_layer<double>("gru", 3, 4, HRNN_BIDIRECTIONAL, true, &random);
-  const reference::Layer second = random_layer<double>("gru", 8, 5, HRNN_FORWARD, true, &random);
+  const Layer first = random_layer<double>("gru", 3, 4, HRNN_BIDIRECTIONAL, true, &random);
+  const Layer second = random_layer<double>("gru", 8, 5, HRNN_FORWARD, true, &random);
   ProgramBuilder builder;
   const int64_t time = builder.symbol("time"), batch = builder.symbol("batch");
   ProgramBuilder::LayerTensors a, b;
@@ -407,9 +414,6 @@ TEST(SessionViews, StackedDirectionsAreJoinedWithoutACopy) {
   b.x = builder.unary(OpKind::Reshape, "join", swapped, {3, 0, 0, -1});
   b.h = builder.intermediate();
   builder.layer<double>("second", second, 0, b);
-  const uint32_t states = builder.concat("states", {a.h, b.h}, 0);  // never mind that H differs: see below
-  (void)states;
-  builder.ops().pop_back();
   builder.output(b.h, "h", HRNN_F64, {1, batch, 5});
   builder.output(a.h, "h_first", HRNN_F64, {2, batch, 4});
   TestModel model(builder);
@@ -420,20 +424,20 @@ TEST(SessionViews, StackedDirectionsAreJoinedWithoutACopy) {
   hrnn_error error = {};
   ASSERT_EQ(reserve(session.get(), inputs, &error), HRNN_OK) << error.message;
   ASSERT_EQ(run(session.get(), inputs, &outputs, &error), HRNN_OK) << error.message;
-  const auto y1 = reference::run(first, T, N, x, {}, {});
+  const auto y1 = expected_sequence(first, T, N, x);
   std::vector<double> joined;
   for (int64_t s = 0; s < T * 2 * N * 4; ++s) {
     const int64_t j = s % 4, d = s / 4 % 2, n = s / 8 % N, step = s / (8 * N);
     joined.push_back(y1.y[static_cast<size_t>(((step * 2 + d) * N + n) * 4 + j)]);
   }
-  expect_near(h, reference::run(second, T, N, joined, {}, {}).h, 1e-12, "h");
+  expect_near(h, expected_sequence(second, T, N, joined).h, 1e-12, "h");
   expect_near(h_first, y1.h, 1e-12, "h_first");
 }
 
 TEST(SessionViews, FinalStatesOfStackedLayersAreWrittenIntoTheirConcat) {
   std::mt19937 random(5);
-  const reference::Layer first = random_layer<double>("rnn", 3, 4, HRNN_FORWARD, true, &random);
-  const reference::Layer second = random_layer<double>("rnn", 4, 4, HRNN_FORWARD, true, &random);
+  const Layer first = random_layer<double>("rnn", 3, 4, HRNN_FORWARD, true, &random);
+  const Layer second = random_layer<double>("rnn", 4, 4, HRNN_FORWARD, true, &random);
   ProgramBuilder builder;
   ProgramBuilder::LayerTensors a, b;
   a.x = builder.input("x", HRNN_F64, {5, 2, 3});
@@ -451,14 +455,42 @@ TEST(SessionViews, FinalStatesOfStackedLayersAreWrittenIntoTheirConcat) {
   hrnn_error error = {};
   ASSERT_EQ(run(session.get(), {make_tensor({5, 2, 3}, x)}, &outputs, &error), HRNN_OK) << error.message;
   EXPECT_EQ(session->instruction_count, 2u);  // the two layers
-  const auto one = reference::run(first, 5, 2, x, {}, {});
-  const auto two = reference::run(second, 5, 2, one.y, {}, {});
+  const auto one = expected_sequence(first, 5, 2, x);
+  const auto two = expected_sequence(second, 5, 2, one.y);
   std::vector<double> expected(one.h);
   expected.insert(expected.end(), two.h.begin(), two.h.end());
   expect_near(h, expected, 1e-12, "h");
 }
 
-// ---- Random programs ---------------------------------------------------------------------------------------------------
+TEST(SessionViews, ADenseLayerTakesTheLongestRunOfRows) {
+  std::mt19937 random(6);
+  const auto w = random_values<double>(6, &random), b = random_values<double>(2, &random);
+  ProgramBuilder builder;
+  const uint32_t x = builder.input("x", HRNN_F64, {2, 40, 3});
+  const uint32_t swapped = builder.unary(OpKind::Transpose, "swap", x, {1, 0, 2});
+  builder.output(builder.dense<double>("dense", swapped, 3, 2, w, b), "y", HRNN_F64, {40, 2, 2});
+  TestModel model(builder);
+  SessionPointer session = create(model);
+  std::vector<double> values = random_values<double>(240, &random), y(160), expected;
+  std::vector<hrnn_tensor> outputs = {make_output(y)};
+  hrnn_error error = {};
+  ASSERT_EQ(run(session.get(), {make_tensor({2, 40, 3}, values)}, &outputs, &error), HRNN_OK) << error.message;
+  ASSERT_EQ(session->instruction_count, 1u);
+  const hrnn::StridedLoop &loop = session->instructions[0].loop;
+  EXPECT_EQ(loop.dims[loop.rank - 1], 40);  // two calls of 40 rows, not 40 calls of 2
+  for (size_t t = 0; t < 40; ++t) {
+    for (size_t n = 0; n < 2; ++n) {
+      for (size_t j = 0; j < 2; ++j) {
+        expected.push_back(b[j]);
+        for (size_t k = 0; k < 3; ++k) expected.back() += values[(n * 40 + t) * 3 + k] * w[j * 3 + k];
+      }
+    }
+  }
+  expect_near(y, expected, 1e-12, "y");
+}
+
+// ---- Random programs
+// ---------------------------------------------------------------------------------------------------
 
 // A dense value, and the operations on it straight from their definitions, index by index.
 struct Value {
@@ -510,14 +542,15 @@ class RandomProgram {
     }
     const int ops = pick(1, 12);
     for (int i = 0; i < ops; ++i) add_operation("op" + std::to_string(i));
-    const int outputs = pick(1, 4);
+    const int outputs = pick(0, 3) > 0 ? pick(1, 3) : pick(4, 6);
     for (int o = 0; o < outputs; ++o) {
-      const size_t chosen = pick(0, 1) == 0 ? values_.size() - 1 : static_cast<size_t>(pick(0, int(values_.size()) - 1));
+      const size_t chosen =
+          pick(0, 1) == 0 ? values_.size() - 1 : static_cast<size_t>(pick(0, int(values_.size()) - 1));
       const Value &value = values_[chosen];
       const bool is_input = chosen < input_values_.size();
       // An input that is also an output keeps its name; anything may be listed twice.
-      builder_.output(ids_[chosen], is_input ? "in" + std::to_string(chosen) : "out" + std::to_string(o),
-                      dtype_of<T>(), value.dims);
+      builder_.output(ids_[chosen], is_input ? "in" + std::to_string(chosen) : "out" + std::to_string(o), dtype_of<T>(),
+                      value.dims);
       output_values_.push_back(value);
     }
   }
@@ -667,7 +700,7 @@ class RandomProgram {
       case 8: {
         const hrnn_activation f = {static_cast<hrnn_activation_kind>(pick(0, HRNN_ACTIVATION_COUNT - 1)), 0.5, 0.75};
         const uint32_t out = builder_.unary(OpKind::Activation, name, in, {f.kind}, {f.alpha, f.beta});
-        for (double &value : x.data) value = reference::activate(f, value);
+        for (double &value : x.data) value = activate(f, value);
         return add(out, x);
       }
       case 9: return add_concat(name, chosen, a);
@@ -754,14 +787,15 @@ class RandomProgram {
   void add_layer(const std::string &name, uint32_t in, const Value &x) {
     if (x.dims.size() != 3 || x.dims[2] == 0) return;
     const char *cells[] = {"rnn", "gru", "gru_reset_before"};
-    const reference::Layer layer = random_layer<T>(cells[pick(0, 2)], x.dims[2], pick(1, 4),
-                                                   static_cast<hrnn_direction>(pick(0, 2)), pick(0, 1) == 0, &random_);
+    const Layer layer = random_layer<T>(cells[pick(0, 2)], x.dims[2], pick(1, 4),
+                                        static_cast<hrnn_direction>(pick(0, 2)), pick(0, 1) == 0, &random_);
     const int64_t layout = pick(0, 1), D = layer.directions(), H = layer.hidden;
     const int64_t time = x.dims[static_cast<size_t>(layout)], batch = x.dims[static_cast<size_t>(1 - layout)];
     ProgramBuilder::LayerTensors t;
     t.x = in;
     // An initial state from a value at hand, where one fits.
-    const std::vector<int64_t> h_dims = layout == 1 ? std::vector<int64_t>{batch, D, H} : std::vector<int64_t>{D, batch, H};
+    const std::vector<int64_t> h_dims =
+        layout == 1 ? std::vector<int64_t>{batch, D, H} : std::vector<int64_t>{D, batch, H};
     std::vector<double> h0;
     for (size_t i = 0; i < values_.size() && t.h0 == kNone; ++i) {
       if (values_[i].dims != h_dims) continue;
@@ -777,7 +811,7 @@ class RandomProgram {
     t.h = builder_.intermediate();
     builder_.template layer<T>(name, layer, layout, t);
     const auto result =
-        reference::run(layer, time, batch, layout == 1 ? swap_axes(x.data, batch, time) : x.data, lengths, h0);
+        expected_sequence(layer, time, batch, layout == 1 ? swap_axes(x.data, batch, time) : x.data, lengths, h0);
     Value y = {{time, D, batch, H}, result.y}, h = {{D, batch, H}, result.h};
     if (layout == 1) {
       Value by_time = y;
@@ -815,6 +849,1177 @@ TEST(SessionPrograms, RandomOnesInFloat) {
     program.check();
     if (HasFailure()) return;
   }
+}
+
+// ---- Every dtype and every activation
+// -----------------------------------------------------------------------------------
+
+template <typename T>
+class SessionTypes : public testing::Test {};
+using AllTypes = testing::Types<float, double, int32_t, int64_t>;
+TYPED_TEST_SUITE(SessionTypes, AllTypes, );
+
+TYPED_TEST(SessionTypes, AreMovedBitByBit) {
+  using T = TypeParam;
+  ProgramBuilder builder;
+  const uint32_t x = builder.input("x", dtype_of<T>(), {2, 3, 4});
+  const uint32_t swapped = builder.unary(OpKind::Transpose, "swap", x, {2, 1, 0});
+  const uint32_t backwards = builder.unary(OpKind::Slice, "backwards", swapped, {0, -1, INT64_MIN, -1});
+  const uint32_t flat = builder.unary(OpKind::Reshape, "flat", backwards, {1, -1});
+  builder.output(flat, "y", dtype_of<T>(), {24});
+  TestModel model(builder);
+  SessionPointer session = create(model);
+  std::vector<T> values(24), y(24);
+  for (size_t i = 0; i < values.size(); ++i) {
+    // Patterns that would not survive a detour through another type.
+    const uint64_t bits = 0x7fe1234500000001ull + 0x0000100100000101ull * i;
+    memcpy(&values[i], &bits, sizeof(T));
+    if (sizeof(T) == 4) {
+      const uint32_t half = 0x7f812345u + 0x10001u * static_cast<uint32_t>(i);
+      memcpy(&values[i], &half, sizeof(T));
+    }
+  }
+  std::vector<hrnn_tensor> outputs = {make_output(y)};
+  hrnn_error error = {};
+  ASSERT_EQ(run(session.get(), {make_tensor({2, 3, 4}, values)}, &outputs, &error), HRNN_OK) << error.message;
+  for (size_t i = 0; i < 2; ++i) {
+    for (size_t j = 0; j < 3; ++j) {
+      for (size_t k = 0; k < 4; ++k) {
+        EXPECT_EQ(memcmp(&y[(3 - k) * 6 + j * 2 + i], &values[i * 12 + j * 4 + k], sizeof(T)), 0);
+      }
+    }
+  }
+}
+
+template <typename T>
+void check_activation(const hrnn_activation &f, double relative) {
+  SCOPED_TRACE("activation " + std::to_string(f.kind) + (sizeof(T) == 8 ? " double" : " float"));
+  ProgramBuilder builder;
+  const int64_t n = builder.symbol("n");
+  const uint32_t x = builder.input("x", dtype_of<T>(), {n, 2});
+  const uint32_t swapped = builder.unary(OpKind::Transpose, "swap", x, {1, 0});  // once strided, once not
+  builder.output(builder.unary(OpKind::Activation, "f", x, {f.kind}, {f.alpha, f.beta}), "y", dtype_of<T>(), {n, 2});
+  builder.output(builder.unary(OpKind::Activation, "g", swapped, {f.kind}, {f.alpha, f.beta}), "z", dtype_of<T>(),
+                 {2, n});
+  TestModel model(builder);
+  SessionPointer session = create(model);
+  std::vector<T> values;
+  for (double v : {0.0, 1e-6, 0.1, 0.5, 1.0, 1.7, 3.0, 9.0, 20.0, 60.0, 87.0, 95.0, 600.0, 1000.0}) {
+    values.push_back(static_cast<T>(v));
+    values.push_back(static_cast<T>(-v));
+  }
+  const int64_t rows = static_cast<int64_t>(values.size()) / 2;
+  std::vector<T> y(values.size()), z(values.size());
+  std::vector<hrnn_tensor> outputs = {make_output(y), make_output(z)};
+  hrnn_error error = {};
+  const std::vector<hrnn_tensor> inputs = {make_tensor({rows, 2}, values)};
+  ASSERT_EQ(reserve(session.get(), inputs, &error), HRNN_OK) << error.message;
+  ASSERT_EQ(run(session.get(), inputs, &outputs, &error), HRNN_OK) << error.message;
+  // alpha and beta are of the tensor's type, too.
+  const hrnn_activation rounded = {f.kind, static_cast<T>(f.alpha), static_cast<T>(f.beta)};
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double x_i = values[i], expected = activate(rounded, x_i);
+    // Where the formula of the definition cancels, expm1 and log1p are its exact reading.
+    const double exact = f.kind == HRNN_SOFTPLUS         ? std::fmax(x_i, 0) + std::log1p(std::exp(-std::fabs(x_i)))
+                         : f.kind == HRNN_ELU && x_i < 0 ? rounded.alpha * std::expm1(x_i)
+                                                         : expected;
+    EXPECT_NEAR(exact, expected, 1e-15 + 1e-13 * std::fabs(expected));
+    const double least = std::numeric_limits<T>::min();  // no promise about subnormal results
+    EXPECT_NEAR(y[i], exact, relative * std::fabs(exact) + least) << "at " << values[i];
+    EXPECT_EQ(z[i % 2 * static_cast<size_t>(rows) + i / 2], y[i]);
+  }
+}
+
+TEST(SessionActivations, AllElevenInBothTypes) {
+  for (int kind = 0; kind < HRNN_ACTIVATION_COUNT; ++kind) {
+    for (const auto &[alpha, beta] : {std::pair(0.2, 0.5), std::pair(1.3, -0.4)}) {
+      const hrnn_activation f = {static_cast<hrnn_activation_kind>(kind), alpha, beta};
+      // alpha x + beta may cancel: one rounding of the larger term.
+      const bool affine = kind == HRNN_AFFINE || kind == HRNN_HARD_SIGMOID || kind == HRNN_SCALED_TANH;
+      check_activation<double>(f, affine ? 1e-14 : 2e-15);
+      check_activation<float>(f, affine ? 3e-6 : 4e-7);
+    }
+  }
+}
+
+TEST(SessionActivations, InfinityAndNaN) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  const struct {
+    hrnn_activation_kind kind;
+    double at_minus_infinity, at_infinity;
+  } limits[] = {{HRNN_RELU, 0, infinity},
+                {HRNN_TANH, -1, 1},
+                {HRNN_SIGMOID, 0, 1},
+                {HRNN_SOFTSIGN, -1, 1},
+                {HRNN_SOFTPLUS, 0, infinity},
+                {HRNN_ELU, -0.5, infinity},
+                {HRNN_HARD_SIGMOID, 0, 1},
+                {HRNN_SCALED_TANH, -0.5, 0.5},
+                {HRNN_THRESHOLDED_RELU, 0, infinity},
+                {HRNN_LEAKY_RELU, -infinity, infinity},
+                {HRNN_AFFINE, -infinity, infinity}};
+  EXPECT_EQ(std::size(limits), size_t{HRNN_ACTIVATION_COUNT});
+  for (const auto &limit : limits) {
+    ProgramBuilder builder;
+    const uint32_t x = builder.input("x", HRNN_F32, {4});
+    builder.output(builder.unary(OpKind::Activation, "f", x, {limit.kind}, {0.5, 0.25}), "y", HRNN_F32, {4});
+    TestModel model(builder);
+    SessionPointer session = create(model);
+    std::vector<float> values = {-INFINITY, INFINITY, NAN, 0}, y(4);
+    std::vector<hrnn_tensor> outputs = {make_output(y)};
+    hrnn_error error = {};
+    ASSERT_EQ(run(session.get(), {make_tensor({4}, values)}, &outputs, &error), HRNN_OK) << error.message;
+    EXPECT_EQ(y[0], limit.at_minus_infinity) << limit.kind;
+    EXPECT_EQ(y[1], limit.at_infinity) << limit.kind;
+    EXPECT_TRUE(std::isnan(y[2])) << limit.kind;
+    EXPECT_TRUE(std::isfinite(y[3])) << limit.kind;
+  }
+}
+
+// ---- ONNX's Slice, where positions lie outside
+// ---------------------------------------------------------------------------
+
+TEST(SessionViews, SlicePositionsAreClampedAsOnnxSays) {
+  const int64_t most = INT64_MAX, least = INT64_MIN;
+  const struct {
+    int64_t start, stop, step;
+    std::vector<float> expected;
+  } cases[] = {
+      {0, most, 1, {0, 1, 2, 3, 4}},
+      {-2, most, 1, {3, 4}},
+      {1, -1, 1, {1, 2, 3}},
+      {-100, 2, 1, {0, 1}},
+      {3, 100, 1, {3, 4}},
+      {5, 9, 1, {}},
+      {4, 2, 1, {}},
+      {0, 5, 2, {0, 2, 4}},
+      {0, 5, most, {0}},
+      {-1, least, -1, {4, 3, 2, 1, 0}},
+      {100, least, -2, {4, 2, 0}},
+      {3, 0, -1, {3, 2, 1}},
+      {-2, -4, -1, {3, 2}},
+      {4, least, least, {4}},
+      {0, 4, -1, {}},
+      {least, 2, 1, {0, 1}},
+      // Walking down, a start before the first element is the first element: the operator's text says so.
+      {-100, least, -1, {0}},
+  };
+  for (const auto &c : cases) {
+    SCOPED_TRACE(testing::Message() << c.start << ":" << c.stop << ":" << c.step);
+    ProgramBuilder builder;
+    const uint32_t x = builder.input("x", HRNN_F32, {5});
+    builder.output(builder.unary(OpKind::Slice, "slice", x, {0, c.start, c.stop, c.step}), "y", HRNN_F32,
+                   {static_cast<int64_t>(c.expected.size())});
+    TestModel model(builder);
+    SessionPointer session = create(model);
+    ASSERT_NE(session, nullptr);
+    std::vector<float> values = {0, 1, 2, 3, 4}, y(c.expected.size());
+    std::vector<hrnn_tensor> outputs = {make_output(y)};
+    hrnn_error error = {};
+    ASSERT_EQ(run(session.get(), {make_tensor({5}, values)}, &outputs, &error), HRNN_OK) << error.message;
+    EXPECT_EQ(y, c.expected);
+  }
+}
+
+// ---- What is wrong is said
+// -----------------------------------------------------------------------------------------------
+
+// x [time, batch, 3] and h0 [1, batch, 4] -> GRU -> y [time, 1, batch, 4], h [1, batch, 4].
+struct GruModel {
+  explicit GruModel(bool initial_h = true, hrnn_direction direction = HRNN_FORWARD) : random(21) {
+    layer = random_layer<float>("gru", 3, 4, direction, true, &random);
+    const int64_t time = builder.symbol("time"), batch = builder.symbol("batch"), D = layer.directions();
+    t.x = builder.input("x", HRNN_F32, {time, batch, 3});
+    if (initial_h) t.h0 = builder.input("h0", HRNN_F32, {D, batch, 4});
+    t.y = builder.intermediate();
+    t.h = builder.intermediate();
+    builder.layer<float>("the gru", layer, 0, t);
+    builder.output(t.y, "y", HRNN_F32, {time, D, batch, 4});
+    builder.output(t.h, "h", HRNN_F32, {D, batch, 4});
+    model = std::make_unique<TestModel>(builder);
+  }
+  std::mt19937 random;
+  ProgramBuilder builder;
+  Layer layer;
+  ProgramBuilder::LayerTensors t;
+  std::unique_ptr<TestModel> model;
+};
+
+class SessionErrors : public testing::Test {
+ protected:
+  void SetUp() override {
+    session = create(*gru.model);
+    ASSERT_EQ(reserve(session.get(), {shape({5, 2, 3}), shape({1, 2, 4})}, &error), HRNN_OK) << error.message;
+  }
+  static hrnn_tensor shape(const std::vector<int64_t> &dims) { return make_tensor(HRNN_F32, dims, nullptr, 0); }
+  hrnn_status run_with(const hrnn_tensor &first, const hrnn_tensor &second) {
+    std::vector<hrnn_tensor> outputs = {make_output(y), make_output(h)};
+    return run(session.get(), {first, second}, &outputs, &error);
+  }
+
+  GruModel gru;
+  SessionPointer session;
+  hrnn_error error = {};
+  std::vector<float> x = std::vector<float>(30), h0 = std::vector<float>(8), y = std::vector<float>(40),
+                     h = std::vector<float>(8);
+};
+
+TEST_F(SessionErrors, ASymbolWithTwoValuesNamesBothPlaces) {
+  std::vector<float> h3(12);
+  EXPECT_EQ(run_with(make_tensor({5, 2, 3}, x), make_tensor({1, 3, 4}, h3)), HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "input 'h0': dimension 1 ('batch') is 3, but dimension 1 of input 'x' says it is 2");
+}
+
+TEST_F(SessionErrors, ALiteralDimension) {
+  EXPECT_EQ(run_with(make_tensor({5, 2, 2}, x), make_tensor({1, 2, 4}, h0)), HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "input 'x': dimension 2 is 2, the model says 3");
+}
+
+TEST_F(SessionErrors, RankAndType) {
+  EXPECT_EQ(run_with(make_tensor({10, 3}, x), make_tensor({1, 2, 4}, h0)), HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "input 'x': its rank is 2, the model says 3");
+  hrnn_tensor wrong = make_tensor({5, 2, 3}, x);
+  wrong.dtype = HRNN_F64;
+  EXPECT_EQ(run_with(wrong, make_tensor({1, 2, 4}, h0)), HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "input 'x': its dtype is float64 (2), the model says float32 (1)");
+}
+
+TEST_F(SessionErrors, NegativeAndAbsurdDimensions) {
+  EXPECT_EQ(run_with(make_tensor({-5, 2, 3}, x), make_tensor({1, 2, 4}, h0)), HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "input 'x': dimension 0 is -5");
+  for (int64_t size : {INT64_MAX, INT64_MAX / 2, int64_t{1} << 55}) {
+    EXPECT_EQ(run_with(make_tensor({size, 2, 3}, x), make_tensor({1, 2, 4}, h0)), HRNN_INVALID_ARGUMENT);
+    EXPECT_MESSAGE(error, "absurd");
+    EXPECT_EQ(reserve(session.get(), {shape({size, 2, 3}), shape({1, 2, 4})}, &error), HRNN_INVALID_ARGUMENT);
+  }
+  // Not more than there is to say, but more than there is memory.
+#if HRNN_COUNTS_ALLOCATIONS
+  EXPECT_NE(reserve(session.get(), {shape({1, int64_t{1} << 42, 3}), shape({1, int64_t{1} << 42, 4})}, &error),
+            HRNN_OK);
+#endif
+}
+
+TEST_F(SessionErrors, CountsAndNulls) {
+  std::vector<hrnn_tensor> inputs = {make_tensor({5, 2, 3}, x), make_tensor({1, 2, 4}, h0)};
+  std::vector<hrnn_tensor> outputs = {make_output(y), make_output(h)};
+  EXPECT_EQ(hrnn_session_run(session.get(), inputs.data(), 1, outputs.data(), 2, &error), HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "1 inputs were given, the model has 2");
+  EXPECT_EQ(hrnn_session_run(session.get(), inputs.data(), 2, outputs.data(), 3, &error), HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "3 outputs were given, the model has 2");
+  EXPECT_EQ(hrnn_session_run(session.get(), nullptr, 2, outputs.data(), 2, &error), HRNN_INVALID_ARGUMENT);
+  EXPECT_EQ(hrnn_session_run(session.get(), inputs.data(), 2, nullptr, 2, &error), HRNN_INVALID_ARGUMENT);
+  EXPECT_EQ(hrnn_session_run(nullptr, inputs.data(), 2, outputs.data(), 2, &error), HRNN_INVALID_ARGUMENT);
+  EXPECT_EQ(hrnn_session_run(session.get(), inputs.data(), 2, outputs.data(), 2, nullptr), HRNN_OK);
+  EXPECT_EQ(hrnn_session_reserve(session.get(), inputs.data(), 2, nullptr, 0, nullptr), HRNN_OK);
+  hrnn_session *none = nullptr;
+  EXPECT_EQ(hrnn_session_create(nullptr, nullptr, &none, &error), HRNN_INVALID_ARGUMENT);
+  EXPECT_EQ(hrnn_session_create(&gru.model->model, nullptr, nullptr, &error), HRNN_INVALID_ARGUMENT);
+  hrnn_session_destroy(nullptr);
+}
+
+TEST_F(SessionErrors, MemoryOfInputsAndOutputs) {
+  std::vector<float> small(29);
+  EXPECT_EQ(run_with(make_tensor({5, 2, 3}, small), make_tensor({1, 2, 4}, h0)), HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "input 'x': it has 116 bytes of memory and needs 120");
+  hrnn_tensor null = make_tensor({5, 2, 3}, x);
+  null.data = nullptr;
+  EXPECT_EQ(run_with(null, make_tensor({1, 2, 4}, h0)), HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "input 'x': data is NULL");
+  hrnn_tensor odd = make_tensor({5, 2, 3}, x);
+  odd.data = reinterpret_cast<char *>(x.data()) + 2;
+  EXPECT_EQ(run_with(odd, make_tensor({1, 2, 4}, h0)), HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "aligned");
+
+  y.resize(39);
+  std::vector<hrnn_tensor> outputs = {make_output(y), make_output(h)};
+  EXPECT_EQ(run(session.get(), {make_tensor({5, 2, 3}, x), make_tensor({1, 2, 4}, h0)}, &outputs, &error),
+            HRNN_CAPACITY);
+  EXPECT_MESSAGE(error, "output 'y': it has 156 bytes of memory and needs 160");
+  EXPECT_EQ(dims_of(outputs[0]), (std::vector<int64_t>{5, 1, 2, 4}));  // so that the caller knows what to give
+}
+
+TEST_F(SessionErrors, MoreThanReserved) {
+  std::vector<float> x3(45), h3(12), y3(60), h3_out(12, 7.f);
+  std::vector<hrnn_tensor> outputs = {make_output(y3), make_output(h3_out)};
+  const std::vector<hrnn_tensor> inputs = {make_tensor({5, 3, 3}, x3), make_tensor({1, 3, 4}, h3)};
+  EXPECT_EQ(run(session.get(), inputs, &outputs, &error), HRNN_CAPACITY);
+  EXPECT_MESSAGE(error, "recurrent layer 'the gru': the batch is 3, memory is reserved for 2");
+  EXPECT_EQ(h3_out, std::vector<float>(12, 7.f));  // nothing is run
+  // And then the session is as good as before.
+  EXPECT_EQ(run_with(make_tensor({5, 2, 3}, x), make_tensor({1, 2, 4}, h0)), HRNN_OK) << error.message;
+  EXPECT_EQ(reserve(session.get(), inputs, &error), HRNN_OK);
+  EXPECT_EQ(run(session.get(), inputs, &outputs, &error), HRNN_OK) << error.message;
+}
+
+TEST_F(SessionErrors, LengthsOutsideTheSequenceNameTheLayer) {
+  ProgramBuilder builder;
+  std::mt19937 random(2);
+  const Layer layer = random_layer<float>("rnn", 3, 4, HRNN_FORWARD, true, &random);
+  ProgramBuilder::LayerTensors t;
+  t.x = builder.input("x", HRNN_F32, {5, 2, 3});
+  t.lengths = builder.input("lengths", HRNN_I32, {2});
+  t.h = builder.intermediate();
+  builder.layer<float>("encoder", layer, 0, t);
+  builder.output(t.h, "h", HRNN_F32, {1, 2, 4});
+  TestModel model(builder);
+  SessionPointer other = create(model);
+  for (int32_t bad : {-1, 6}) {
+    std::vector<int32_t> lengths = {5, bad};
+    std::vector<hrnn_tensor> outputs = {make_output(h)};
+    EXPECT_EQ(run(other.get(), {make_tensor({5, 2, 3}, x), make_tensor({2}, lengths)}, &outputs, &error),
+              HRNN_INVALID_ARGUMENT);
+    EXPECT_MESSAGE(error, "recurrent layer 'encoder'");
+    EXPECT_MESSAGE(error, std::to_string(bad));
+  }
+}
+
+TEST_F(SessionErrors, BuffersThatOverlap) {
+  // The final state may take the place of the initial one ...
+  std::vector<float> state = random_values<float>(8, &gru.random);
+  const std::vector<float> before = state;
+  x = random_values<float>(30, &gru.random);
+  std::vector<hrnn_tensor> outputs = {make_output(y), make_output(state)};
+  ASSERT_EQ(run(session.get(), {make_tensor({5, 2, 3}, x), make_tensor({1, 2, 4}, state)}, &outputs, &error), HRNN_OK)
+      << error.message;
+  expect_near(state, expected_sequence(gru.layer, 5, 2, as_double(x), {}, as_double(before)).h, 2e-5, "h");
+  // ... but not lie askew over it, and nothing may be written over x.
+  std::vector<float> room(40);
+  const std::vector<hrnn_tensor> inputs = {make_tensor({5, 2, 3}, x),
+                                           make_tensor(HRNN_F32, {1, 2, 4}, room.data(), 32)};
+  outputs = {make_output(y), make_tensor(HRNN_F32, {}, room.data() + 4, 32)};
+  EXPECT_EQ(run(session.get(), inputs, &outputs, &error), HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "output 'h' overlaps input 'h0'");
+  outputs = {make_output(room), make_output(h)};
+  EXPECT_EQ(run(session.get(), {make_tensor(HRNN_F32, {5, 2, 3}, room.data(), 120), make_tensor({1, 2, 4}, h0)},
+                &outputs, &error),
+            HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "output 'y' overlaps input 'x'");
+  outputs = {make_output(y), make_tensor(HRNN_F32, {}, y.data() + 38, 8)};
+  outputs[1].bytes = 32;
+  outputs[1].data = y.data() + 8;
+  EXPECT_EQ(run(session.get(), {make_tensor({5, 2, 3}, x), make_tensor({1, 2, 4}, h0)}, &outputs, &error),
+            HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "output 'h' overlaps output 'y'");
+}
+
+TEST_F(SessionErrors, ABidirectionalStateInPlace) {
+  GruModel two(true, HRNN_BIDIRECTIONAL);
+  SessionPointer other = create(*two.model);
+  std::vector<float> state = random_values<float>(16, &gru.random), both(80);
+  const std::vector<float> before = state;
+  x = random_values<float>(30, &gru.random);
+  std::vector<hrnn_tensor> outputs = {make_output(both), make_output(state)};
+  const std::vector<hrnn_tensor> inputs = {make_tensor({5, 2, 3}, x), make_tensor({2, 2, 4}, state)};
+  ASSERT_EQ(reserve(other.get(), inputs, &error), HRNN_OK) << error.message;
+  ASSERT_EQ(run(other.get(), inputs, &outputs, &error), HRNN_OK) << error.message;
+  const auto expected = expected_sequence(two.layer, 5, 2, as_double(x), {}, as_double(before));
+  expect_near(state, expected.h, 2e-5, "h");
+  expect_near(both, expected.y, 2e-5, "y");
+}
+
+TEST_F(SessionErrors, OperationsThatDoNotFitTheShapes) {
+  const struct {
+    OpKind kind;
+    std::vector<int64_t> ints;
+    size_t rank;
+    const char *message;
+  } cases[] = {
+      {OpKind::Select, {0, 3}, 1, "Select 'op': index 3 is outside dimension 0, which is 3"},
+      {OpKind::Select, {0, -4}, 1, "Select 'op': index -4 is outside dimension 0, which is 3"},
+      {OpKind::Squeeze, {1}, 1, "Squeeze 'op': dimension 1 is 4, it must be 1"},
+      {OpKind::Reshape, {2, 5, -1}, 2, "Reshape 'op': 12 elements do not fit the new shape"},
+      {OpKind::Reshape, {1, 11}, 1, "Reshape 'op': 12 elements do not fit the new shape"},
+      {OpKind::Expand, {2, 2, 4}, 2, "Expand 'op': dimension 0 of 3 cannot be repeated to 2"},
+  };
+  for (const auto &c : cases) {
+    ProgramBuilder builder;
+    const int64_t n = builder.symbol("n");
+    const uint32_t in = builder.input("in", HRNN_F32, {n, 4});
+    const uint32_t out = builder.unary(c.kind, "op", in, {});
+    std::copy(c.ints.begin(), c.ints.end(), builder.ops().back().ints);
+    builder.output_of_rank(out, "out", HRNN_F32, c.rank);
+    TestModel model(builder);
+    SessionPointer other = create(model);
+    ASSERT_NE(other, nullptr);
+    EXPECT_EQ(reserve(other.get(), {shape({3, 4})}, &error), HRNN_INVALID_ARGUMENT);
+    EXPECT_MESSAGE(error, c.message);
+  }
+}
+
+TEST_F(SessionErrors, AModelThatContradictsItselfIsRefusedAtOnce) {
+  ProgramBuilder builder;
+  const uint32_t in = builder.input("in", HRNN_F32, {3, 4});
+  builder.output(builder.unary(OpKind::Transpose, "swap", in, {1, 0}), "out", HRNN_F32, {3, 4});
+  TestModel model(builder);
+  hrnn_session *none = nullptr;
+  EXPECT_EQ(hrnn_session_create(&model.model, nullptr, &none, &error), HRNN_CORRUPT_MODEL);
+  EXPECT_MESSAGE(error, "output 'out': dimension 0 is 4 with these inputs, the model says 3");
+  EXPECT_EQ(none, nullptr);
+}
+
+TEST_F(SessionErrors, UnknownCellsAndMissingKernels) {
+  ProgramBuilder builder;
+  std::mt19937 random(2);
+  Layer layer = random_layer<float>("rnn", 3, 4, HRNN_FORWARD, true, &random);
+  ProgramBuilder::LayerTensors t;
+  t.x = builder.input("x", HRNN_F32, {5, 2, 3});
+  t.h = builder.intermediate();
+  builder.layer<float>("encoder", layer, 0, t);
+  builder.output(t.h, "h", HRNN_F32, {1, 2, 4});
+  TestModel good(builder);
+  hrnn_session *none = nullptr;
+  good.model.kernels = nullptr;
+  EXPECT_EQ(hrnn_session_create(&good.model, nullptr, &none, &error), HRNN_UNSUPPORTED);
+  EXPECT_MESSAGE(error, "recurrent layer 'encoder'");
+  // Kernels may come with the options instead.
+  const hrnn_kernel_table *tables[] = {session_kernels()};
+  hrnn_options options = {};
+  options.struct_size = sizeof(options);
+  options.tables = tables;
+  options.table_count = 1;
+  EXPECT_EQ(hrnn_session_create(&good.model, &options, &none, &error), HRNN_OK) << error.message;
+  hrnn_session_destroy(none);
+  options.struct_size = 4;
+  EXPECT_EQ(hrnn_session_create(&good.model, &options, &none, &error), HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "options: struct_size is 4");
+
+  hrnn_kernel_table old = *session_kernels();
+  old.abi_version = 0;
+  good.model.kernels = &old;
+  EXPECT_EQ(hrnn_session_create(&good.model, nullptr, &none, &error), HRNN_CORRUPT_MODEL);
+  good.model.kernels = session_kernels();
+  good.model.abi_version = 99;
+  EXPECT_EQ(hrnn_session_create(&good.model, nullptr, &none, &error), HRNN_CORRUPT_MODEL);
+  EXPECT_MESSAGE(error, "99");
+}
+
+// ---- Damaged programs
+// ----------------------------------------------------------------------------------------------------
+
+// Every kind of operation once, weights both packed and arriving at run time.
+ProgramBuilder everything() {
+  std::mt19937 random(33);
+  ProgramBuilder builder;
+  const Layer first = random_layer<float>("gru", 3, 4, HRNN_BIDIRECTIONAL, true, &random);
+  const Layer second = random_layer<float>("gru_reset_before", 8, 2, HRNN_FORWARD, true, &random);
+  const int64_t batch = builder.symbol("batch"), time = builder.symbol("time");
+  const uint32_t x = builder.input("x", HRNN_F32, {batch, time, 3});
+  const uint32_t lengths = builder.input("lengths", HRNN_I32, {batch});
+  ProgramBuilder::LayerTensors a, b;
+  a.x = builder.unary(OpKind::Transpose, "transpose", x, {1, 0, 2});
+  a.lengths = lengths;
+  const uint32_t zero = builder.constant<float>({1, 1, 4}, {0.5f, 0, 0, 0});
+  a.h0 = builder.unary(OpKind::Expand, "expand", zero, {3, 2, ProgramBuilder::target(batch), 4});
+  a.y = builder.intermediate();
+  a.h = builder.intermediate();
+  builder.layer<float>("first", first, 0, a);
+  const uint32_t swapped = builder.unary(OpKind::Transpose, "swap", a.y, {0, 2, 1, 3});
+  b.x = builder.unary(OpKind::Reshape, "join", swapped, {3, 0, 0, -1});
+  b.w = builder.input("W", HRNN_F32, {1, 6, 8});
+  b.r = builder.input("R", HRNN_F32, {1, 6, 2});
+  b.b = builder.input("B", HRNN_F32, {1, 12});
+  b.y = builder.intermediate();
+  builder.layer<float>("second", second, 0, b);
+  const uint32_t squeezed = builder.unary(OpKind::Squeeze, "squeeze", b.y, {1});
+  const uint32_t last = builder.unary(OpKind::Select, "last", squeezed, {0, -1});
+  const uint32_t slice = builder.unary(OpKind::Slice, "slice", last, {1, -1, INT64_MIN, -1});
+  const uint32_t joined = builder.concat("concat", {last, slice}, 1);
+  const uint32_t scores = builder.dense<float>("dense", joined, 4, 3, as_double(random_values<float>(12, &random)), {});
+  const uint32_t activated = builder.unary(OpKind::Activation, "activation", scores, {HRNN_SIGMOID});
+  const uint32_t deep = builder.unary(OpKind::Unsqueeze, "unsqueeze", activated, {0});
+  builder.output(deep, "scores", HRNN_F32, {1, batch, 3});
+  builder.output(a.h, "h", HRNN_F32, {2, batch, 4});
+  return builder;
+}
+
+// Creates a session over damaged memory and, where that succeeds, does with it what a caller would.
+void exercise(const hrnn_model &model) {
+  static const hrnn_machine machine = [] {  // asked once: it is slow on virtual machines
+    hrnn_machine detected = hrnn::make<hrnn_machine>();
+    EXPECT_EQ(hrnn_machine_detect(nullptr, 0, &detected), HRNN_OK);
+    return detected;
+  }();
+  hrnn_options options = hrnn::make<hrnn_options>();
+  options.machine = &machine;
+  hrnn_session *created = nullptr;
+  hrnn_error error = {};
+  const hrnn_status status = hrnn_session_create(&model, &options, &created, &error);
+  SessionPointer session(created);
+  if (status != HRNN_OK) {
+    EXPECT_EQ(created, nullptr);
+    EXPECT_STRNE(error.message, "");
+    return;
+  }
+  std::vector<hrnn_tensor> inputs;
+  std::vector<std::vector<char>> memory;
+  for (size_t i = 0; i < hrnn_session_input_count(created); ++i) {
+    hrnn_tensor_info info;
+    ASSERT_EQ(hrnn_session_input(created, i, &info), HRNN_OK);
+    EXPECT_NE(info.name, nullptr);
+    std::vector<int64_t> dims;
+    int64_t count = 1;
+    for (int32_t d = 0; d < info.rank; ++d) {
+      dims.push_back(info.dims[d] < 0 ? 2 : info.dims[d]);
+      if (dims.back() > 300 || (count *= dims.back()) > 20000) return;  // a size no test should touch
+    }
+    memory.emplace_back(static_cast<size_t>(count * 8), 0);
+    inputs.push_back(
+        make_tensor(static_cast<hrnn_dtype>(info.dtype), dims, memory.back().data(), memory.back().size()));
+  }
+  std::vector<hrnn_tensor> outputs(hrnn_session_output_count(created));
+  if (hrnn_session_reserve(created, inputs.data(), inputs.size(), outputs.data(), outputs.size(), &error) != HRNN_OK) {
+    return;
+  }
+  for (hrnn_tensor &output : outputs) {
+    int64_t count = 1;
+    for (int32_t d = 0; d < output.rank; ++d) count *= output.dims[d];
+    ASSERT_LE(count, 1000000);
+    memory.emplace_back(static_cast<size_t>(count * 8 + 8), 0);
+    output.data = memory.back().data();
+    output.bytes = memory.back().size();
+  }
+  (void)hrnn_session_run(created, inputs.data(), inputs.size(), outputs.data(), outputs.size(), &error);
+  (void)hrnn_session_stream(created, 1, &error);
+  (void)hrnn_session_run(created, inputs.data(), inputs.size(), outputs.data(), outputs.size(), &error);
+}
+
+TEST(SessionDamage, TheIntactModelRuns) {
+  TestModel model(everything());
+  SessionPointer session = create(model);
+  ASSERT_NE(session, nullptr);
+  exercise(model.model);
+}
+
+TEST(SessionDamage, EveryRuleOfTheReader) {
+  // Operations and tensors of everything(), by what they are.
+  const auto op = [](ProgramBuilder *p, const char *kind, int which = 0) -> hrnn::OpRecord & {
+    for (hrnn::OpRecord &record : p->ops()) {
+      if (std::string(hrnn::op_kind_name(record.kind)) == kind && which-- == 0) return record;
+    }
+    ADD_FAILURE() << "no operation " << kind;
+    return p->ops()[0];
+  };
+  using Edit = std::function<void(ProgramBuilder *)>;
+  const uint32_t far = 1000000;
+  const struct {
+    const char *message;
+    Edit edit;
+  } rules[] = {
+      {"its name is at 1000000", [&](ProgramBuilder *p) { p->tensors()[0].name = far; }},
+      {"its name is at 1000000", [&](ProgramBuilder *p) { p->ops()[0].name = far; }},
+      {"is_constant is 2", [&](ProgramBuilder *p) { p->tensors()[0].is_constant = 2; }},
+      {"rank 9 is not in 0..8", [&](ProgramBuilder *p) { p->tensors()[0].rank = 9; }},
+      {"rank -1 is not in 0..8", [&](ProgramBuilder *p) { p->tensors()[0].rank = -1; }},
+      {"dtype 0", [&](ProgramBuilder *p) { p->tensors()[0].dtype = 0; }},
+      {"neither a size nor one of 2 symbols", [&](ProgramBuilder *p) { p->tensors()[0].dims[0] = -3; }},
+      {"nameless", [&](ProgramBuilder *p) { p->tensors()[0].name = kNone; }},
+      {"does not know operation kind 12", [&](ProgramBuilder *p) { p->ops()[0].kind = 12; }},
+      {"does not know operation kind 0", [&](ProgramBuilder *p) { p->ops()[0].kind = 0; }},
+      {"there is no input 0", [&](ProgramBuilder *p) { p->ops()[0].inputs[0] = kNone; }},
+      {"it takes no input 1", [&](ProgramBuilder *p) { p->ops()[0].inputs[1] = 0; }},
+      {"nothing before it produces", [&](ProgramBuilder *p) { p->ops()[0].inputs[0] = p->ops()[3].outputs[0]; }},
+      {"nothing before it produces", [&](ProgramBuilder *p) { p->ops()[0].inputs[0] = far; }},
+      {"there is no output 0", [&](ProgramBuilder *p) { p->ops()[0].outputs[0] = kNone; }},
+      {"it has no output 2", [&](ProgramBuilder *p) { p->ops()[0].outputs[2] = 0; }},
+      {"produced twice", [&](ProgramBuilder *p) { p->ops()[1].outputs[0] = p->ops()[0].outputs[0]; }},
+      {"produced twice", [&](ProgramBuilder *p) { p->ops()[0].outputs[0] = 0; }},
+      {"produced twice", [&](ProgramBuilder *p) { p->ops()[0].outputs[0] = far; }},
+      {"not a permutation", [&](ProgramBuilder *p) { op(p, "Transpose").ints[0] = 0; }},
+      {"not a permutation", [&](ProgramBuilder *p) { op(p, "Transpose").ints[0] = 3; }},
+      {"there is no axis 2", [&](ProgramBuilder *p) { op(p, "Slice").ints[0] = 2; }},
+      {"the step is 0", [&](ProgramBuilder *p) { op(p, "Slice").ints[3] = 0; }},
+      {"there is no axis -1", [&](ProgramBuilder *p) { op(p, "Select").ints[0] = -1; }},
+      {"there is no axis 4", [&](ProgramBuilder *p) { op(p, "Squeeze").ints[0] = 4; }},
+      {"there is no axis 3", [&](ProgramBuilder *p) { op(p, "Unsqueeze").ints[0] = 3; }},
+      {"there is no rank 9", [&](ProgramBuilder *p) { op(p, "Reshape").ints[0] = 9; }},
+      {"there is no rank -1", [&](ProgramBuilder *p) { op(p, "Reshape").ints[0] = -1; }},
+      {"a second inferred dimension", [&](ProgramBuilder *p) { op(p, "Reshape").ints[1] = -1; }},
+      {"neither a size nor a symbol", [&](ProgramBuilder *p) { op(p, "Reshape").ints[1] = -4; }},
+      {"the input has no dimension 4",
+       [&](ProgramBuilder *p) {
+         const int64_t ints[] = {5, 1, 1, 1, 1, 0};
+         std::copy(std::begin(ints), std::end(ints), op(p, "Reshape").ints);
+       }},
+      {"neither a size nor a symbol", [&](ProgramBuilder *p) { op(p, "Expand").ints[1] = 0; }},
+      {"neither a size nor a symbol", [&](ProgramBuilder *p) { op(p, "Expand").ints[2] = -1; }},
+      {"there is no activation 11", [&](ProgramBuilder *p) { op(p, "activation").ints[0] = 11; }},
+      {"alpha or beta is not finite", [&](ProgramBuilder *p) { op(p, "activation").reals[1] = INFINITY; }},
+      {"there is no axis 2", [&](ProgramBuilder *p) { op(p, "Concat").ints[0] = 2; }},
+      {"inputs are missing before input 2",
+       [&](ProgramBuilder *p) { std::swap(op(p, "Concat").inputs[1], op(p, "Concat").inputs[2]); }},
+      {"input 1 has dtype", [&](ProgramBuilder *p) { op(p, "Concat").inputs[1] = 1; }},
+      {"the number of input features is 0", [&](ProgramBuilder *p) { op(p, "dense layer").ints[hrnn::kDenseIn] = 0; }},
+      {"the number of output features is",
+       [&](ProgramBuilder *p) { op(p, "dense layer").ints[hrnn::kDenseOut] = int64_t{1} << 25; }},
+      {"do not lie in the",
+       [&](ProgramBuilder *p) { op(p, "dense layer").ints[hrnn::kDensePackedOffset] = int64_t{1} << 40; }},
+      {"do not lie in the", [&](ProgramBuilder *p) { op(p, "dense layer").ints[hrnn::kDensePackedOffset] += 4; }},
+      {"do not lie in the", [&](ProgramBuilder *p) { op(p, "dense layer").ints[hrnn::kDensePackedOffset] = -64; }},
+      {"wrong number of bytes", [&](ProgramBuilder *p) { op(p, "dense layer").ints[hrnn::kDensePackedBytes] -= 64; }},
+      {"there is no input 1", [&](ProgramBuilder *p) { op(p, "dense layer").ints[hrnn::kDensePackedOffset] = -1; }},
+      {"its cell's name is outside", [&](ProgramBuilder *p) { op(p, "recurrent layer").ints[hrnn::kCellName] = far; }},
+      {"there is no direction 3", [&](ProgramBuilder *p) { op(p, "recurrent layer").ints[hrnn::kDirection] = 3; }},
+      {"there is no layout 2", [&](ProgramBuilder *p) { op(p, "recurrent layer").ints[hrnn::kLayout] = 2; }},
+      {"the input size is 0", [&](ProgramBuilder *p) { op(p, "recurrent layer").ints[hrnn::kInputSize] = 0; }},
+      {"the hidden size is -4", [&](ProgramBuilder *p) { op(p, "recurrent layer").ints[hrnn::kHiddenSize] = -4; }},
+      {"its sizes need", [&](ProgramBuilder *p) { op(p, "recurrent layer").ints[hrnn::kHiddenSize] = 40; }},
+      {"its sizes need", [&](ProgramBuilder *p) { op(p, "recurrent layer").ints[hrnn::kPackedBytes] -= 64; }},
+      {"do not lie in the",
+       [&](ProgramBuilder *p) { op(p, "recurrent layer").ints[hrnn::kPackedBytes] = int64_t{1} << 40; }},
+      {"it takes no input 1", [&](ProgramBuilder *p) { op(p, "recurrent layer").inputs[hrnn::kW] = 0; }},
+      {"there is no input 2", [&](ProgramBuilder *p) { op(p, "recurrent layer", 1).inputs[hrnn::kR] = kNone; }},
+      {"clip_set is neither", [&](ProgramBuilder *p) { op(p, "recurrent layer").ints[hrnn::kClipSet] = 2; }},
+      {"clip is negative",
+       [&](ProgramBuilder *p) {
+         op(p, "recurrent layer").ints[hrnn::kClipSet] = 1;
+         op(p, "recurrent layer").reals[0] = NAN;
+       }},
+      {"there is no activation 11",
+       [&](ProgramBuilder *p) { op(p, "recurrent layer").ints[hrnn::kActivationKinds + 4] = 11; }},
+      {"activation 1 of direction 1 is missing",
+       [&](ProgramBuilder *p) { op(p, "recurrent layer").ints[hrnn::kActivationKinds + 4] = -1; }},
+      {"alpha or beta is not finite", [&](ProgramBuilder *p) { op(p, "recurrent layer").reals[2] = NAN; }},
+      {"X has no floating-point dtype", [&](ProgramBuilder *p) { p->tensors()[0].dtype = HRNN_I64; }},
+      {"input 4 has dtype 4", [&](ProgramBuilder *p) { p->tensors()[1].dtype = HRNN_I64; }},
+      {"input 5 has dtype 1 and rank 4",
+       [&](ProgramBuilder *p) {
+         op(p, "Expand").ints[0] = 4;
+         op(p, "Expand").ints[4] = 1;
+       }},
+      {"is declared with dtype 1 and rank 2",
+       [&](ProgramBuilder *p) { p->tensors()[op(p, "Unsqueeze").outputs[0]].rank = 2; }},
+      {"is declared with dtype 2", [&](ProgramBuilder *p) { p->tensors()[op(p, "Unsqueeze").outputs[0]].dtype = 2; }},
+  };
+  for (const auto &rule : rules) {
+    ProgramBuilder builder = everything();
+    rule.edit(&builder);
+    TestModel model(builder);
+    hrnn_session *session = nullptr;
+    hrnn_error error = {};
+    EXPECT_EQ(hrnn_session_create(&model.model, nullptr, &session, &error), HRNN_CORRUPT_MODEL) << rule.message;
+    EXPECT_MESSAGE(error, rule.message);
+    hrnn_session_destroy(session);
+  }
+}
+
+TEST(SessionDamage, StringsThatDoNotEnd) {
+  ProgramBuilder builder;
+  // Five characters, an "x" and their zeros make eight bytes: no padding hides a missing zero.
+  const uint32_t x = builder.input("input", HRNN_F32, {1});
+  builder.output(x, "y", HRNN_F32, {1});
+  TestModel model(builder);
+  ASSERT_EQ(model.program.back(), 0);
+  model.program.back() = 'z';
+  hrnn_session *session = nullptr;
+  hrnn_error error = {};
+  EXPECT_EQ(hrnn_session_create(&model.model, nullptr, &session, &error), HRNN_CORRUPT_MODEL);
+  EXPECT_MESSAGE(error, "do not end in a zero");
+}
+
+TEST(SessionDamage, TruncatedAnywhere) {
+  TestModel model(everything());
+  for (size_t bytes = 0; bytes < model.program.size(); ++bytes) {
+    // In memory of its own, so that a read past the end is one past the end for a memory checker, too.
+    const std::vector<char> cut(model.program.begin(), model.program.begin() + static_cast<int64_t>(bytes));
+    hrnn_model damaged = model.model;
+    damaged.program = cut.data();
+    damaged.program_bytes = cut.size();
+    hrnn_session *session = nullptr;
+    hrnn_error error = {};
+    EXPECT_EQ(hrnn_session_create(&damaged, nullptr, &session, &error), HRNN_CORRUPT_MODEL) << bytes;
+    EXPECT_EQ(session, nullptr);
+    EXPECT_STRNE(error.message, "");
+    // With a header that agrees with the length.
+    if (bytes < sizeof(hrnn::ProgramHeader)) continue;
+    std::vector<char> agreeing = cut;
+    const uint32_t length = static_cast<uint32_t>(bytes);
+    memcpy(agreeing.data() + offsetof(hrnn::ProgramHeader, bytes), &length, sizeof(length));
+    damaged.program = agreeing.data();
+    const hrnn_status status = hrnn_session_create(&damaged, nullptr, &session, &error);
+    EXPECT_TRUE(status == HRNN_CORRUPT_MODEL || (status == HRNN_OK && bytes + 8 > model.program.size())) << bytes;
+    hrnn_session_destroy(session);
+  }
+}
+
+TEST(SessionDamage, WeightsCutOff) {
+  TestModel model(everything());
+  for (uint64_t bytes = 0; bytes < model.weights.size(); bytes += 64) {
+    hrnn_model damaged = model.model;
+    damaged.weights_bytes = bytes;
+    hrnn_session *session = nullptr;
+    hrnn_error error = {};
+    EXPECT_EQ(hrnn_session_create(&damaged, nullptr, &session, &error), HRNN_CORRUPT_MODEL) << bytes;
+  }
+  hrnn_model damaged = model.model;
+  damaged.weights = static_cast<const char *>(damaged.weights) + 8;
+  hrnn_session *session = nullptr;
+  hrnn_error error = {};
+  EXPECT_EQ(hrnn_session_create(&damaged, nullptr, &session, &error), HRNN_CORRUPT_MODEL);
+  EXPECT_MESSAGE(error, "aligned");
+}
+
+TEST(SessionDamage, EveryByteFlipped) {
+  TestModel model(everything());
+  for (size_t at = 0; at < model.program.size(); ++at) {
+    for (int mask : {0x01, 0x10, 0xff}) {
+      SCOPED_TRACE(testing::Message() << "byte " << at << " mask " << mask);
+      model.program[at] = static_cast<char>(model.program[at] ^ mask);
+      exercise(model.model);
+      model.program[at] = static_cast<char>(model.program[at] ^ mask);
+      if (testing::Test::HasFailure()) return;
+    }
+  }
+}
+
+TEST(SessionDamage, WordsReplaced) {
+  TestModel model(everything());
+  const uint32_t words[] = {0, 1, 2, 3, 7, 0x7fffffffu, 0x80000000u, 0xfffffffeu, 0xffffffffu, 1000000u};
+  for (size_t at = 0; at + 4 <= model.program.size(); at += 4) {
+    for (uint32_t word : words) {
+      SCOPED_TRACE(testing::Message() << "word at " << at << " := " << word);
+      char old[4];
+      memcpy(old, &model.program[at], 4);
+      memcpy(&model.program[at], &word, 4);
+      exercise(model.model);
+      memcpy(&model.program[at], old, 4);
+      if (testing::Test::HasFailure()) return;
+    }
+  }
+}
+
+// ---- Streaming
+// -----------------------------------------------------------------------------------------------------------
+
+// x [time, batch, 3] -> GRU -> RNN -> dense -> y [time, batch, 2]; and the GRU's final state.
+struct StreamModel {
+  explicit StreamModel(bool zero_initial_h = false) : random(9) {
+    first = random_layer<double>("gru", 3, 4, HRNN_FORWARD, true, &random);
+    second = random_layer<double>("rnn", 4, 5, HRNN_FORWARD, true, &random);
+    w = random_values<double>(10, &random);
+    b = random_values<double>(2, &random);
+    const int64_t time = builder.symbol("time"), batch = builder.symbol("batch");
+    ProgramBuilder::LayerTensors one, two;
+    one.x = builder.input("x", HRNN_F64, {time, batch, 3});
+    if (zero_initial_h) {
+      const uint32_t zero = builder.constant<double>({1, 4}, {0, 0, 0, 0});
+      const uint32_t wide = builder.unary(OpKind::Unsqueeze, "wide", zero, {0});
+      one.h0 = builder.unary(OpKind::Expand, "expand", wide, {3, 1, ProgramBuilder::target(batch), 4});
+    }
+    one.y = builder.intermediate();
+    one.h = builder.intermediate();
+    builder.layer<double>("first", first, 0, one);
+    two.x = builder.unary(OpKind::Squeeze, "squeeze", one.y, {1});
+    two.y = builder.intermediate();
+    builder.layer<double>("second", second, 0, two);
+    const uint32_t squeezed = builder.unary(OpKind::Squeeze, "squeeze2", two.y, {1});
+    builder.output(builder.dense<double>("dense", squeezed, 5, 2, w, b), "y", HRNN_F64, {time, batch, 2});
+    builder.output(one.h, "h", HRNN_F64, {1, batch, 4});
+    model = std::make_unique<TestModel>(builder);
+  }
+  std::vector<double> expected(int64_t time, int64_t batch, const std::vector<double> &x,
+                               std::vector<double> *h) const {
+    const auto one = expected_sequence(first, time, batch, x);
+    const auto two = expected_sequence(second, time, batch, one.y);
+    *h = one.h;
+    std::vector<double> y;
+    for (size_t row = 0; row < static_cast<size_t>(time * batch); ++row) {
+      for (size_t n = 0; n < 2; ++n) {
+        y.push_back(b[n]);
+        for (size_t k = 0; k < 5; ++k) y.back() += two.y[row * 5 + k] * w[n * 5 + k];
+      }
+    }
+    return y;
+  }
+
+  std::mt19937 random;
+  Layer first, second;
+  std::vector<double> w, b;
+  ProgramBuilder builder;
+  std::unique_ptr<TestModel> model;
+};
+
+class SessionStream : public testing::Test {
+ protected:
+  // Feeds x [T, N, 3] in pieces of `chunk` steps; y is what comes out, skipping those pieces for which `skip` says so.
+  std::vector<double> feed(hrnn_session *session, int64_t chunk, const std::vector<double> &x, int64_t batch,
+                           std::vector<double> *h) {
+    const int64_t time = static_cast<int64_t>(x.size()) / (3 * batch);
+    std::vector<double> y;
+    for (int64_t t = 0; t < time; t += chunk) {
+      const int64_t steps = std::min(chunk, time - t);
+      std::vector<double> piece(x.begin() + t * batch * 3, x.begin() + (t + steps) * batch * 3);
+      std::vector<double> out(static_cast<size_t>(steps * batch * 2));
+      h->assign(static_cast<size_t>(batch * 4), 0);
+      std::vector<hrnn_tensor> outputs = {make_output(out), make_output(*h)};
+      EXPECT_EQ(run(session, {make_tensor({steps, batch, 3}, piece)}, &outputs, &error), HRNN_OK) << error.message;
+      y.insert(y.end(), out.begin(), out.end());
+    }
+    return y;
+  }
+
+  StreamModel stream;
+  hrnn_error error = {};
+  std::vector<double> x = random_values<double>(7 * 2 * 3, &stream.random), h, expected_h;
+};
+
+TEST_F(SessionStream, StepsGiveWhatTheWholeSequenceGives) {
+  SessionPointer session = create(*stream.model);
+  ASSERT_EQ(reserve(session.get(), {make_tensor({7, 2, 3}, x)}, &error), HRNN_OK);
+  const auto expected = stream.expected(7, 2, x, &expected_h);
+  ASSERT_EQ(hrnn_session_stream(session.get(), 1, &error), HRNN_OK) << error.message;
+  for (int64_t chunk : {1, 2, 3, 7}) {
+    SCOPED_TRACE(chunk);
+    hrnn_session_reset(session.get());
+    expect_near(feed(session.get(), chunk, x, 2, &h), expected, 1e-12, "y");
+    expect_near(h, expected_h, 1e-12, "h");
+  }
+  // Turning it on again starts over as well; off, every run stands alone.
+  ASSERT_EQ(hrnn_session_stream(session.get(), 1, &error), HRNN_OK);
+  expect_near(feed(session.get(), 1, x, 2, &h), expected, 1e-12, "y again");
+  ASSERT_EQ(hrnn_session_stream(session.get(), 0, &error), HRNN_OK);
+  for (int i = 0; i < 2; ++i) expect_near(feed(session.get(), 7, x, 2, &h), expected, 1e-12, "y alone");
+}
+
+TEST_F(SessionStream, StateGoesOnWhileOutputsAreSkipped) {
+  SessionPointer session = create(*stream.model);
+  ASSERT_EQ(reserve(session.get(), {make_tensor({7, 2, 3}, x)}, &error), HRNN_OK);
+  ASSERT_EQ(hrnn_session_stream(session.get(), 1, &error), HRNN_OK);
+  const auto expected = stream.expected(7, 2, x, &expected_h);
+  std::vector<double> head(x.begin(), x.begin() + 24), tail(x.begin() + 24, x.end()), y(12);
+  std::vector<hrnn_tensor> nothing(2), outputs = {make_output(y), {}};
+  ASSERT_EQ(run(session.get(), {make_tensor({4, 2, 3}, head)}, &nothing, &error), HRNN_OK) << error.message;
+  ASSERT_EQ(run(session.get(), {make_tensor({3, 2, 3}, tail)}, &outputs, &error), HRNN_OK) << error.message;
+  expect_near(y, {expected.begin() + 16, expected.end()}, 1e-12, "y");
+}
+
+TEST_F(SessionStream, LayersRunEvenWhenNothingOfTheirsIsWanted) {
+  // The first layer's y is an output and the second layer's input: skipped, it has to be kept somewhere else.
+  ProgramBuilder builder;
+  const Layer first = random_layer<double>("gru", 3, 4, HRNN_FORWARD, true, &stream.random);
+  const Layer second = random_layer<double>("gru", 4, 4, HRNN_FORWARD, true, &stream.random);
+  ProgramBuilder::LayerTensors one, two;
+  one.x = builder.input("x", HRNN_F64, {7, 2, 3});
+  one.y = builder.intermediate();
+  builder.layer<double>("first", first, 0, one);
+  two.x = builder.unary(OpKind::Squeeze, "squeeze", one.y, {1});
+  two.h = builder.intermediate();
+  builder.layer<double>("second", second, 0, two);
+  builder.output(one.y, "y", HRNN_F64, {7, 1, 2, 4});
+  TestModel model(builder);
+  SessionPointer session = create(model);
+  const std::vector<hrnn_tensor> inputs = {make_tensor({7, 2, 3}, x)};
+  std::vector<double> y(56);
+  std::vector<hrnn_tensor> outputs = {make_output(y)}, nothing(1);
+  // The same choice of outputs before and after streaming begins: what is bound differs all the same.
+  ASSERT_EQ(run(session.get(), inputs, &nothing, &error), HRNN_OK) << error.message;
+  ASSERT_EQ(hrnn_session_stream(session.get(), 1, &error), HRNN_OK) << error.message;
+  ASSERT_EQ(run(session.get(), inputs, &nothing, &error), HRNN_OK) << error.message;
+  ASSERT_EQ(run(session.get(), inputs, &outputs, &error), HRNN_OK) << error.message;
+  std::vector<double> twice(x);
+  twice.insert(twice.end(), x.begin(), x.end());
+  const auto expected = expected_sequence(first, 14, 2, twice);
+  expect_near(y, {expected.y.begin() + 56, expected.y.end()}, 1e-12, "y");
+}
+
+TEST_F(SessionStream, GoesOnWhenMemoryGrows) {
+  SessionPointer session = create(*stream.model);
+  ASSERT_EQ(reserve(session.get(), {make_tensor({1, 2, 3}, x)}, &error), HRNN_OK);
+  ASSERT_EQ(hrnn_session_stream(session.get(), 1, &error), HRNN_OK);
+  const auto expected = stream.expected(7, 2, x, &expected_h);
+  const std::vector<double> head(x.begin(), x.begin() + 24), tail(x.begin() + 24, x.end());
+  auto y = feed(session.get(), 1, head, 2, &h);
+  std::vector<double> large(9 * 8 * 3);
+  ASSERT_EQ(reserve(session.get(), {make_tensor({9, 8, 3}, large)}, &error), HRNN_OK) << error.message;
+  const auto rest = feed(session.get(), 3, tail, 2, &h);
+  y.insert(y.end(), rest.begin(), rest.end());
+  expect_near(y, expected, 1e-12, "y");
+}
+
+TEST_F(SessionStream, AnotherBatchNeedsAReset) {
+  SessionPointer session = create(*stream.model);
+  ASSERT_EQ(reserve(session.get(), {make_tensor({7, 2, 3}, x)}, &error), HRNN_OK);
+  ASSERT_EQ(hrnn_session_stream(session.get(), 1, &error), HRNN_OK);
+  feed(session.get(), 7, x, 2, &h);
+  std::vector<double> one(3), y(2);
+  std::vector<hrnn_tensor> outputs = {make_output(y), {}};
+  EXPECT_EQ(run(session.get(), {make_tensor({1, 1, 3}, one)}, &outputs, &error), HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "recurrent layer 'first': the stream carries the state of 2 sequences, this run has 1");
+  hrnn_session_reset(session.get());
+  EXPECT_EQ(run(session.get(), {make_tensor({1, 1, 3}, one)}, &outputs, &error), HRNN_OK) << error.message;
+}
+
+TEST_F(SessionStream, AConstantZeroInitialStateIsNone) {
+  StreamModel zero(true);
+  SessionPointer session = create(*zero.model);
+  ASSERT_EQ(reserve(session.get(), {make_tensor({7, 2, 3}, x)}, &error), HRNN_OK);
+  ASSERT_EQ(hrnn_session_stream(session.get(), 1, &error), HRNN_OK) << error.message;
+  const auto expected = zero.expected(7, 2, x, &expected_h);
+  expect_near(feed(session.get(), 2, x, 2, &h), expected, 1e-12, "y");
+}
+
+TEST_F(SessionStream, LayersThatCannotAreNamed) {
+  GruModel with_state(true), reverse(false, HRNN_REVERSE), both(false, HRNN_BIDIRECTIONAL), good(false);
+  SessionPointer session = create(*with_state.model);
+  EXPECT_EQ(hrnn_session_stream(session.get(), 1, &error), HRNN_UNSUPPORTED);
+  EXPECT_MESSAGE(error, "recurrent layer 'the gru' cannot stream: the model gives it an initial state");
+  for (GruModel *model : {&reverse, &both}) {
+    session = create(*model->model);
+    EXPECT_EQ(hrnn_session_stream(session.get(), 1, &error), HRNN_UNSUPPORTED);
+    EXPECT_MESSAGE(error, "recurrent layer 'the gru' cannot stream: it runs backwards");
+    EXPECT_EQ(hrnn_session_stream(session.get(), 0, &error), HRNN_OK);
+  }
+  session = create(*good.model);
+  EXPECT_EQ(hrnn_session_stream(session.get(), 1, &error), HRNN_OK);
+}
+
+// ---- Memory
+// --------------------------------------------------------------------------------------------------------------
+
+TEST(SessionMemory, ANewSessionRunsOneStepWithoutReserve) {
+  StreamModel stream;
+  SessionPointer session = create(*stream.model);
+  std::vector<double> x(3), y(2), h(4);
+  std::vector<hrnn_tensor> outputs = {make_output(y), make_output(h)};
+  hrnn_error error = {};
+  EXPECT_EQ(run(session.get(), {make_tensor({1, 1, 3}, x)}, &outputs, &error), HRNN_OK) << error.message;
+}
+
+TEST(SessionMemory, ReserveTellsTheShapesOfOutputs) {
+  StreamModel stream;
+  SessionPointer session = create(*stream.model);
+  const hrnn_tensor input = make_tensor(HRNN_F64, {7, 2, 3}, nullptr, 0);
+  std::vector<hrnn_tensor> outputs(2);
+  hrnn_error error = {};
+  ASSERT_EQ(hrnn_session_reserve(session.get(), &input, 1, outputs.data(), 2, &error), HRNN_OK) << error.message;
+  EXPECT_EQ(dims_of(outputs[0]), (std::vector<int64_t>{7, 2, 2}));
+  EXPECT_EQ(dims_of(outputs[1]), (std::vector<int64_t>{1, 2, 4}));
+  EXPECT_EQ(outputs[0].dtype, HRNN_F64);
+  EXPECT_EQ(hrnn_session_reserve(session.get(), &input, 1, outputs.data(), 1, &error), HRNN_INVALID_ARGUMENT);
+}
+
+TEST(SessionMemory, AnythingSmallerThanReservedFits) {
+  TestModel model(everything());
+  SessionPointer session = create(model);
+  std::vector<float> x(4 * 5 * 3), w(48), r(12), b(12), scores(12), h(32);
+  std::vector<int32_t> lengths(4, 1);
+  hrnn_error error = {};
+  const auto inputs = [&](int64_t n, int64_t t) {
+    return std::vector<hrnn_tensor>{make_tensor({n, t, 3}, x), make_tensor({n}, lengths), make_tensor({1, 6, 8}, w),
+                                    make_tensor({1, 6, 2}, r), make_tensor({1, 12}, b)};
+  };
+  ASSERT_EQ(reserve(session.get(), inputs(4, 5), &error), HRNN_OK) << error.message;
+  for (int64_t n = 0; n <= 4; ++n) {
+    for (int64_t t = 1; t <= 5; ++t) {
+      for (int wanted = 0; wanted < 4; ++wanted) {
+        std::vector<hrnn_tensor> outputs = {make_output(scores), make_output(h)};
+        for (size_t o = 0; o < 2; ++o) {
+          if ((wanted >> o & 1) == 0) outputs[o].data = nullptr;
+        }
+        ASSERT_EQ(run(session.get(), inputs(n, t), &outputs, &error), HRNN_OK) << n << " " << t << error.message;
+      }
+    }
+  }
+  std::vector<hrnn_tensor> outputs = {make_output(scores), make_output(h)};
+  x.resize(4 * 6 * 3);
+  EXPECT_EQ(run(session.get(), inputs(4, 6), &outputs, &error), HRNN_CAPACITY);
+  EXPECT_MESSAGE(error, "are reserved");
+  EXPECT_EQ(run(session.get(), inputs(4, 0), &outputs, &error), HRNN_INVALID_ARGUMENT);  // there is no last step
+  EXPECT_MESSAGE(error, "Select 'last'");
+}
+
+TEST(SessionMemory, ValuesWhoseLivesDoNotOverlapShareASlot) {
+  // A chain of ten activations needs two places, not nine.
+  ProgramBuilder builder;
+  uint32_t id = builder.input("x", HRNN_F32, {1000});
+  for (int i = 0; i < 10; ++i) id = builder.unary(OpKind::Activation, "f" + std::to_string(i), id, {HRNN_TANH});
+  builder.output(id, "y", HRNN_F32, {1000});
+  TestModel model(builder);
+  SessionPointer session = create(model);
+  EXPECT_LE(session->arena.size(), 2u * 4032u);
+  EXPECT_GE(hrnn_session_bytes(session.get()), session->arena.size());
+}
+
+TEST(SessionMemory, APartOfAConcatIsKeptAsLongAsItIsRead) {
+  // a is computed inside the Concat; the Concat is read for the last time before a is.
+  ProgramBuilder builder;
+  const uint32_t x = builder.input("x", HRNN_F32, {64});
+  const uint32_t a = builder.unary(OpKind::Activation, "a", x, {HRNN_AFFINE}, {2, 0});
+  const uint32_t joined = builder.concat("joined", {a, a}, 0);
+  uint32_t id = builder.unary(OpKind::Activation, "b", joined, {HRNN_AFFINE}, {3, 0});
+  for (int i = 0; i < 3; ++i) {
+    id = builder.unary(OpKind::Activation, "c" + std::to_string(i), id, {HRNN_AFFINE}, {1, 1});
+  }
+  builder.output(id, "y", HRNN_F32, {128});
+  builder.output(builder.unary(OpKind::Activation, "z", a, {HRNN_AFFINE}, {5, 0}), "z", HRNN_F32, {64});
+  TestModel model(builder);
+  SessionPointer session = create(model);
+  std::vector<float> values(64), y(128), z(64);
+  std::iota(values.begin(), values.end(), 1.f);
+  std::vector<hrnn_tensor> outputs = {make_output(y), make_output(z)};
+  hrnn_error error = {};
+  ASSERT_EQ(run(session.get(), {make_tensor({64}, values)}, &outputs, &error), HRNN_OK) << error.message;
+  for (size_t i = 0; i < 64; ++i) {
+    EXPECT_EQ(y[i], 6 * values[i] + 3);
+    EXPECT_EQ(y[64 + i], 6 * values[i] + 3);
+    EXPECT_EQ(z[i], 10 * values[i]);
+  }
+}
+
+#if HRNN_COUNTS_ALLOCATIONS
+TEST(SessionMemory, RunsAllocateNothing) {
+  TestModel model(everything());
+  SessionPointer session = create(model);
+  std::vector<float> x(4 * 5 * 3), w(48), r(12), b(12), scores(12), h(32);
+  std::vector<int32_t> lengths(4, 1);
+  hrnn_error error = {};
+  const auto inputs = [&](int64_t n, int64_t t) {
+    return std::vector<hrnn_tensor>{make_tensor({n, t, 3}, x), make_tensor({n}, lengths), make_tensor({1, 6, 8}, w),
+                                    make_tensor({1, 6, 2}, r), make_tensor({1, 12}, b)};
+  };
+  const std::vector<hrnn_tensor> large = inputs(4, 5), small = inputs(2, 3), wrong = inputs(4, 0);
+  std::vector<hrnn_tensor> outputs = {make_output(scores), make_output(h)};
+  ASSERT_EQ(reserve(session.get(), large, &error), HRNN_OK) << error.message;
+  StreamModel stream;
+  SessionPointer streaming = create(*stream.model);
+  std::vector<double> step(3), y(2), state(4);
+  const std::vector<hrnn_tensor> step_inputs = {make_tensor({1, 1, 3}, step)};
+  std::vector<hrnn_tensor> step_outputs = {make_output(y), make_output(state)};
+  ASSERT_EQ(hrnn_session_stream(streaming.get(), 1, &error), HRNN_OK);
+
+  const long before = allocation_count;
+  hrnn_status statuses[8] = {
+      run(session.get(), large, &outputs, &error),
+      run(session.get(), large, &outputs, &error),
+      run(session.get(), small, &outputs, &error),
+      run(session.get(), wrong, &outputs, &error),
+      run(session.get(), large, &outputs, &error),
+      run(streaming.get(), step_inputs, &step_outputs, &error),
+      run(streaming.get(), step_inputs, &step_outputs, &error),
+      HRNN_OK,
+  };
+  hrnn_session_reset(streaming.get());
+  statuses[7] = run(streaming.get(), step_inputs, &step_outputs, &error);
+  const long after = allocation_count;
+  EXPECT_EQ(after - before, 0);
+  for (int i = 0; i < 8; ++i) EXPECT_EQ(statuses[i], i == 3 ? HRNN_INVALID_ARGUMENT : HRNN_OK) << i;
+  // The counter counts.
+  std::vector<int> something(1000);
+  EXPECT_GT(allocation_count, after);
+}
+#endif
+
+// ---- What a session tells about itself
+// -----------------------------------------------------------------------------------
+
+TEST(SessionInfo, InputsOutputsSymbolsAndSelection) {
+  GruModel gru;
+  SessionPointer session = create(*gru.model);
+  EXPECT_EQ(hrnn_session_input_count(session.get()), 2u);
+  EXPECT_EQ(hrnn_session_output_count(session.get()), 2u);
+  hrnn_tensor_info info;
+  ASSERT_EQ(hrnn_session_input(session.get(), 1, &info), HRNN_OK);
+  EXPECT_STREQ(info.name, "h0");
+  EXPECT_EQ(info.dtype, HRNN_F32);
+  EXPECT_EQ(info.rank, 3);
+  EXPECT_EQ(info.dims[0], 1);
+  ASSERT_LT(info.dims[1], 0);
+  EXPECT_STREQ(hrnn_session_symbol(session.get(), static_cast<size_t>(-1 - info.dims[1])), "batch");
+  EXPECT_EQ(info.dims[2], 4);
+  ASSERT_EQ(hrnn_session_output(session.get(), 0, &info), HRNN_OK);
+  EXPECT_STREQ(info.name, "y");
+  EXPECT_EQ(info.rank, 4);
+  EXPECT_EQ(hrnn_session_input(session.get(), 2, &info), HRNN_INVALID_ARGUMENT);
+  EXPECT_EQ(hrnn_session_output(session.get(), 2, &info), HRNN_INVALID_ARGUMENT);
+  EXPECT_EQ(hrnn_session_symbol(session.get(), 99), nullptr);
+  hrnn_selection selection = {};
+  selection.struct_size = sizeof(selection);
+  ASSERT_EQ(hrnn_session_selection(session.get(), 0, &selection), HRNN_OK);
+  EXPECT_NE(std::string(selection.variant).find("gru"), std::string::npos) << selection.variant;
+  EXPECT_EQ(hrnn_session_selection(session.get(), 1, &selection), HRNN_INVALID_ARGUMENT);
+}
+
+// ---- The C++ layer
+// -------------------------------------------------------------------------------------------------------
+
+TEST(SessionCpp, RunsAModel) {
+  GruModel gru;
+  hrnn::Session session(gru.model->model);
+  std::vector<float> x = random_values<float>(30, &gru.random), h0 = random_values<float>(8, &gru.random), y(40);
+  const std::vector<float> &constant_x = x;
+  const hrnn_tensor inputs[] = {hrnn::tensor(constant_x, {5, 2, 3}), hrnn::tensor(h0, {1, 2, 4})};
+  std::vector<hrnn_tensor> outputs = {hrnn::tensor(y), hrnn::skipped()};
+  session.reserve(inputs).check();
+  session.run(inputs, outputs).check();
+  EXPECT_EQ(dims_of(outputs[0]), (std::vector<int64_t>{5, 1, 2, 4}));
+  expect_near(y, expected_sequence(gru.layer, 5, 2, as_double(x), {}, as_double(h0)).y, 2e-5, "y");
+
+  EXPECT_EQ(session.input_count(), 2u);
+  EXPECT_STREQ(session.input(0).name, "x");
+  EXPECT_STREQ(session.output(1).name, "h");
+  EXPECT_EQ(session.input(7).name, nullptr);
+  EXPECT_STREQ(session.symbol(0), "time");
+  EXPECT_TRUE(session.selection(0).has_value());
+  EXPECT_FALSE(session.selection(1).has_value());
+  EXPECT_GT(session.bytes(), 0u);
+  hrnn::Session moved = std::move(session);
+  EXPECT_TRUE(moved.run(inputs, outputs).ok());
+}
+
+TEST(SessionCpp, SaysWhatWentWrong) {
+  GruModel gru;
+  hrnn::Session session(gru.model->model);
+  const hrnn_tensor inputs[] = {hrnn::shape<float>({5, 2, 9}), hrnn::shape<float>({1, 2, 4})};
+  const hrnn::Status status = session.reserve(inputs);
+  EXPECT_FALSE(status.ok());
+  EXPECT_EQ(status.code(), HRNN_INVALID_ARGUMENT);
+  EXPECT_NE(status.message().find("dimension 2 is 9"), std::string::npos) << status.message();
+  EXPECT_THROW(status.check(), hrnn::Error);
+  EXPECT_FALSE(session.stream().ok());
+  hrnn_model damaged = gru.model->model;
+  damaged.program_bytes = 8;
+  EXPECT_THROW(hrnn::Session{damaged}, hrnn::Error);
+  const auto result = hrnn::Session::create(damaged);
+  EXPECT_FALSE(result.ok());
+  EXPECT_EQ(result.status().code(), HRNN_CORRUPT_MODEL);
+}
+
+TEST(SessionCpp, PlanAndState) {
+  std::mt19937 random(8);
+  const Layer layer = random_layer<float>("gru", 3, 4, HRNN_FORWARD, true, &random);
+  const std::vector<float> w(layer.w.begin(), layer.w.end()), r(layer.r.begin(), layer.r.end()),
+      b(layer.b.begin(), layer.b.end());
+  auto problem = hrnn::make<hrnn_problem>();
+  problem.dtype = HRNN_F32;
+  problem.cell = "gru";
+  problem.input_size = 3;
+  problem.hidden_size = 4;
+  auto weights = hrnn::make<hrnn_weights>();
+  weights.w = w.data();
+  weights.r = r.data();
+  weights.b = b.data();
+  const hrnn_kernel_table *tables[] = {session_kernels()};
+  auto options = hrnn::make<hrnn_options>();
+  options.tables = tables;
+  options.table_count = 1;
+  hrnn::Plan plan(problem, weights, &options);
+  hrnn::State state(plan, 2);
+  const std::vector<float> x = random_values<float>(30, &random);
+  std::vector<float> y(40), h(8);
+  auto args = hrnn::make<hrnn_run_args>();
+  args.time = 5;
+  args.batch = 2;
+  args.x = x.data();
+  args.y = y.data();
+  state.run(args).check();
+  const auto expected = expected_sequence(layer, 5, 2, as_double(x));
+  expect_near(y, expected.y, 2e-5, "y");
+  state.copy_to(2, h.data()).check();
+  expect_near(h, expected.h, 2e-5, "h");
+  state.reset();
+  state.stream(args).check();
+  expect_near(y, expected.y, 2e-5, "y, streamed");
+  problem.hidden_size = 0;
+  EXPECT_THROW(hrnn::Plan(problem, weights, &options), hrnn::Error);
 }
 
 }  // namespace

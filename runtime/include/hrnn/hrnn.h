@@ -205,8 +205,8 @@ typedef struct hrnn_selection {
   uint32_t reserved;
   char target[32];        /* the one chosen */
   char variant[64];       /* its name, e.g. "gru.f32.avx512" */
-  char step[160];         /* the step kernels' symbols by preference, separated by spaces */
-  char projection[160];
+  char step[512];         /* the step kernels' symbols by preference, separated by spaces */
+  char projection[512];
   char reason[2048];      /* one line a better-ranked variant: why it was refused; then why this one */
 } hrnn_selection;
 

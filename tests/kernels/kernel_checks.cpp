@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernel_checks.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <set>
+
+namespace hrnn_test {
+namespace {
+
+constexpr int kRowBytes = 64;  // a panel: one 64-byte row of hidden units
+// What a block of a GPU covers jointly, which no row of a table says.
+constexpr int kGpuUnits = 64;
+
+int lanes_of(hrnn_dtype dtype) { return kRowBytes / (dtype == HRNN_F64 ? 8 : 4); }
+
+std::set<int> hidden_sizes(const Kernels &kernels) {
+  std::set<int> sizes = {1, 37};
+  const int lanes = lanes_of(kernels.dtype);
+  std::set<int> edges = {lanes};
+  if (kernels.gpu()) edges.insert({kGpuUnits, 2 * kGpuUnits});
+  for (const hrnn_kernel &row : kernels.rows()) {
+    edges.insert(int(row.panels) * lanes);
+    if (row.inner > 0) sizes.insert(int(row.inner));
+  }
+  for (int edge : edges) sizes.insert({edge - 1, edge, edge + 1});
+  return sizes;
+}
+
+std::set<int> batch_sizes(const Kernels &kernels) {
+  std::set<int> sizes = {1, 2, 3, 7};
+  for (const hrnn_kernel &row : kernels.rows())
+    for (int edge : {int(row.rows) - 1, int(row.rows), int(row.rows) + 1})
+      if (edge > 0) sizes.insert(edge);
+  return sizes;
+}
+
+bool has_relu_kernels(const std::vector<hrnn_kernel> &rows) {
+  return std::any_of(rows.begin(), rows.end(), [](const hrnn_kernel &row) {
+    return row.kind == HRNN_STEP && row.activation_count == 1 && row.activations[0] == HRNN_RELU;
+  });
+}
+
+template <typename T>
+const T &pick(const std::vector<T> &values, std::mt19937 *random) {
+  return values[(*random)() % values.size()];
+}
+
+// Activations for a run: by turns the cell's own, Relu for an RNN, and any.
+void draw_activations(LayerRun *run, int turn, bool relu, std::mt19937 *random) {
+  run->layer.activations = default_activations(*run);
+  run->default_activations = turn % 3 == 0;
+  if (run->default_activations) return;
+  if (turn % 3 == 1 && run->cell == "rnn" && relu) {
+    for (auto &f : run->layer.activations) f.name = "Relu";
+    return;
+  }
+  for (auto &f : run->layer.activations) f = with_parameters(pick(activation_names(), random));
+  if ((*random)() % 2) run->layer.clip = 0.75;
+}
+
+// Draws data for the run until little hangs on roundings, runs it and compares.
+void check_run(LayerRun *run, const Shape &shape, const RandomParts &parts, const KernelChoice &kernels, std::mt19937 *random,
+               Report *report, const std::vector<int> &stream_calls = {}) {
+  for (double gain = 1; gain > 0.1; gain *= 0.8) {
+    randomize(run, shape, parts, gain, random);
+    Judge judge(*run);
+    if (judge.ill_conditioned()) continue;
+    const LayerResult result =
+        stream_calls.empty() ? run_layer(*run, kernels) : stream_layer(*run, kernels, stream_calls);
+    report->runs++;
+    report->add(run->describe(), judge.compare(*run, result));
+    report->worst = std::max(report->worst, judge.worst());
+    return;
+  }
+  report->add(run->describe(), "found no data that are well conditioned");
+}
+
+}  // namespace
+
+std::vector<hrnn_kernel> Kernels::rows() const {
+  std::vector<hrnn_kernel> chosen;
+  for (const hrnn_kernel &row : tables->rows())
+    if (has(row)) chosen.push_back(row);
+  return chosen;
+}
+
+std::vector<std::string> Kernels::cells() const {
+  std::set<std::string> cells;
+  for (const hrnn_kernel &row : rows())
+    if (row.kind == HRNN_STEP) cells.insert(row.cell);
+  return {cells.begin(), cells.end()};
+}
+
+std::vector<std::string> Kernels::never_called() const {
+  std::vector<std::string> symbols;
+  for (size_t i = 0; i < tables->rows().size(); i++)
+    if (has(tables->rows()[i]) && tables->calls_of(i) == 0) symbols.push_back(tables->rows()[i].symbol);
+  return symbols;
+}
+
+std::string Kernels::name() const { return std::string(target->name) + (dtype == HRNN_F64 ? "_f64" : "_f32"); }
+
+std::vector<Kernels> kernels_in(const CountedTables &tables) {
+  std::vector<Kernels> all;
+  for (const hrnn_kernel &row : tables.rows()) {
+    const bool known = std::any_of(all.begin(), all.end(), [&](const Kernels &kernels) { return kernels.has(row); });
+    if (!known) all.push_back({&tables, row.target, hrnn_dtype(row.dtype)});
+  }
+  return all;
+}
+
+Report check_shapes(const Kernels &kernels, int draws) {
+  Report report;
+  std::mt19937 random(1);
+  const bool relu = has_relu_kernels(kernels.rows());
+  int turn = 0;
+  for (const std::string &cell : kernels.cells()) {
+    for (int hidden : hidden_sizes(kernels)) {
+      for (int batch : batch_sizes(kernels)) {
+        for (int draw = 0; draw < draws; draw++, turn++) {
+          LayerRun run;
+          run.cell = cell;
+          run.dtype = kernels.dtype;
+          run.layer.direction = pick<std::string>({"forward", "reverse", "bidirectional"}, &random);
+          draw_activations(&run, turn, relu, &random);
+          const Shape shape = {pick<int>({1, 3, 16, 17, 31}, &random), hidden, pick<int>({1, 2, 7}, &random), batch};
+          const unsigned flags = random();
+          const RandomParts parts = {flags % 4 != 0, (flags >> 2) % 3 != 0, (flags >> 4) % 2 == 0};
+          run.batch_major = (flags >> 5) % 2;
+          run.want_y = (flags >> 6) % 4 != 0;
+          run.want_y_h = !run.want_y || (flags >> 8) % 4 != 0;
+          run.spare_batch = int((flags >> 10) % 3);
+          check_run(&run, shape, parts, kernels.choice(), &random, &report);
+        }
+      }
+    }
+  }
+  return report;
+}
+
+Report check_empty(const Kernels &kernels) {
+  Report report;
+  std::mt19937 random(8);
+  for (const std::string &cell : kernels.cells()) {
+    for (const Shape &shape : {Shape{3, 17, 0, 3}, {3, 17, 4, 0}, {3, 17, 0, 0}, {3, 17, 4, 3}}) {
+      for (bool lengths : {false, true}) {
+        for (bool wanted : {false, true}) {
+          LayerRun run;
+          run.cell = cell;
+          run.dtype = kernels.dtype;
+          run.layer.direction = "bidirectional";
+          run.layer.activations = default_activations(run);
+          run.want_y = run.want_y_h = wanted;
+          check_run(&run, shape, {true, true, lengths}, kernels.choice(), &random, &report);
+        }
+      }
+    }
+  }
+  return report;
+}
+
+Report check_activations(const Kernels &kernels) {
+  Report report;
+  std::mt19937 random(2);
+  for (const std::string &cell : kernels.cells()) {
+    for (size_t place = 0; place < (cell == "rnn" ? 1u : 2u); place++) {
+      for (const std::string &name : activation_names()) {
+        for (double clip : {HUGE_VAL, 0.375}) {
+          LayerRun run;
+          run.cell = cell;
+          run.dtype = kernels.dtype;
+          run.default_activations = false;
+          run.layer.clip = clip;
+          run.layer.direction = "bidirectional";
+          run.layer.activations = default_activations(run);
+          run.layer.activations[place] = with_parameters(name);  // in one direction: the two must not be mixed up
+          check_run(&run, {3, 19, 3, 3}, {true, true, false}, kernels.choice(), &random, &report);
+        }
+      }
+    }
+  }
+  return report;
+}
+
+Report check_large(const Kernels &kernels, bool quick) {
+  Report report;
+  std::mt19937 random(3);
+  for (const std::string &cell : kernels.cells()) {
+    const bool rnn = cell == "rnn";
+    auto check = [&](const char *direction, const Shape &shape, bool lengths) {
+      LayerRun run;
+      run.cell = cell;
+      run.dtype = kernels.dtype;
+      run.layer.direction = direction;
+      run.layer.activations = default_activations(run);
+      run.batch_major = lengths;
+      check_run(&run, shape, {true, true, lengths}, kernels.choice(), &random, &report);
+    };
+    for (bool lengths : {true, false}) {
+      if (quick && !lengths) continue;
+      if (kernels.gpu()) {
+        // 16 MiB of projections are 87381 such rows of a GRU: some 124 steps of 700 sequences.
+        check("bidirectional", {1, 1, 130, rnn ? 2100 : 700}, lengths);
+      } else {
+        for (const char *direction : {"bidirectional", "forward", "reverse"}) {
+          if (quick && direction != std::string("bidirectional")) continue;
+          // 256 KiB are 1365 rows of a GRU's 3 * 64 bytes: some 273 steps of 5 sequences.
+          check(direction, {2, 5, rnn ? 900 : 300, 5}, lengths);
+          // Fewer than one step: each is a stretch of its own.
+          check(direction, {2, 20, 3, rnn ? 2100 : 700}, lengths);
+        }
+      }
+      // More than 512 KiB of weights.
+      for (int batch : quick ? std::vector<int>{3} : std::vector<int>{1, 3, 9}) check("forward", {2, rnn ? 373 : 217, 3, batch}, lengths);
+    }
+  }
+  return report;
+}
+
+Report check_streaming(const Kernels &kernels) {
+  Report report;
+  std::mt19937 random(4);
+  for (const std::string &cell : kernels.cells()) {
+    for (int hidden : {1, 16, 37}) {
+      for (int batch : {1, 4, 9}) {
+        for (bool lengths : {false, true}) {
+          LayerRun run;
+          run.cell = cell;
+          run.dtype = kernels.dtype;
+          run.layer.activations = default_activations(run);
+          run.batch_major = lengths;
+          run.spare_batch = lengths;
+          check_run(&run, {3, hidden, 7, batch}, {true, true, lengths}, kernels.choice(), &random, &report, {1, 2, 3, 1});
+        }
+      }
+    }
+  }
+  return report;
+}
+
+}  // namespace hrnn_test

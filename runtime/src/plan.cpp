@@ -424,6 +424,16 @@ void sort_state(const Pass &pass) {
   d.current = 1 - d.current;
 }
 
+// Sequences of the state that took no part in a streaming call keep theirs; `before`: the half they are in.
+void keep_other_rows(const Pass &pass, int before) {
+  const hrnn_plan &plan = *pass.plan;
+  DirectionState &d = pass.state->directions[pass.direction];
+  const int64_t batch = pass.args->batch;
+  if (d.current == before) return;
+  memcpy(state_row(plan, d.h[d.current], batch), state_row(plan, d.h[before], batch),
+         size_t((pass.state->max_batch - batch) * plan.padded() * plan.element));
+}
+
 hrnn_status run(const hrnn_plan *plan, hrnn_state *state, const hrnn_run_args *args, bool stream, hrnn_error *error) {
   hrnn_run_args full;
   hrnn_status status = check_args(plan, state, args, stream, &full, error);
@@ -432,6 +442,7 @@ hrnn_status run(const hrnn_plan *plan, hrnn_state *state, const hrnn_run_args *a
   for (int64_t d = 0; d < plan->directions; d++) {
     const bool reverse = plan->problem.direction == HRNN_REVERSE || d == 1;
     const Pass pass{plan, state, &full, d, reverse, ragged};
+    const int before = state->directions[d].current;
     if (!stream)
       load_initial_state(pass);
     else if (ragged)
@@ -441,6 +452,7 @@ hrnn_status run(const hrnn_plan *plan, hrnn_state *state, const hrnn_run_args *a
     zero_past_the_ends(pass);
     store_final_state(pass);
     if (ragged) unsort_state(pass);
+    if (stream) keep_other_rows(pass, before);
   }
   return HRNN_OK;
 }

@@ -50,6 +50,10 @@ Report check_empty(const Kernels &kernels);
 // Every activation with parameters and clip, in every place of a cell.
 Report check_activations(const Kernels &kernels);
 
+// Every activation by itself, compiled in and general, over a fine grid: within 1.5 units of the last place of 1 or of a
+// larger result.
+Report check_accuracy(const Kernels &kernels);
+
 // What the runtime computes in several goes: sequences longer than it projects at once, with lengths that end on both
 // sides of that border, and weights that it walks there and back. `quick`: one case of each.
 Report check_large(const Kernels &kernels, bool quick);

@@ -353,8 +353,12 @@ LayerResult stream_layer(const LayerRun &run, const KernelChoice &kernels, const
   }
   status = spoil(run, planned, &error);
   hrnn_state_reset(planned.state.get());
-  if (status == HRNN_OK && buffers.initial_h.size() > 0)
-    status = hrnn_state_set(planned.state.get(), run.sequences.batch, buffers.initial_h.data(), &error);
+  // The state holds more sequences than take part.
+  const size_t hidden = size_t(run.layer.hidden_size), own = buffers.y_h.size(), all = own + size_t(run.spare_batch) * hidden;
+  Array before(run.dtype, all, kCanary), after(run.dtype, all, 0);
+  for (size_t i = 0; i < own; i++) before.set(i, run.sequences.initial_h.empty() ? 0 : run.sequences.initial_h[i]);
+  if (status == HRNN_OK)
+    status = hrnn_state_set(planned.state.get(), run.sequences.batch + run.spare_batch, before.data(), &error);
   int64_t done = 0;
   for (int steps : calls) {
     // A sequence's part of this call.
@@ -376,13 +380,12 @@ LayerResult stream_layer(const LayerRun &run, const KernelChoice &kernels, const
   buffers.read(run, &result);
   check_state(run, planned, &buffers, &result);
   // A sequence that never had a step keeps its state here; a run, which starts anew, yields zeros.
-  const size_t hidden = size_t(run.layer.hidden_size);
-  for (size_t n = 0; n < run.sequences.lengths.size(); n++) {
-    for (size_t i = n * hidden; i < (n + 1) * hidden && run.sequences.lengths[n] == 0; i++) {
-      const double before = run.sequences.initial_h.empty() ? 0 : run.sequences.initial_h[i];
-      if (result.y_h[i] != before) result.error = "sequence " + std::to_string(n) + " has lost its state";
-      result.y_h[i] = 0;
-    }
+  hrnn_state_get(planned.state.get(), run.sequences.batch + run.spare_batch, after.data(), nullptr);
+  for (size_t i = 0; i < all; i++) {
+    const size_t n = i / hidden;
+    if (n < run.sequences.lengths.size() ? run.sequences.lengths[n] > 0 : i < own) continue;
+    if (after.get(i) != before.get(i)) result.error = "sequence " + std::to_string(n) + " has lost its state";
+    if (i < own) result.y_h[i] = 0;
   }
   return result;
 }

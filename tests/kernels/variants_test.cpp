@@ -105,6 +105,7 @@ TEST_P(Variants, Shapes) {
 
 TEST_P(Variants, Empty) { expect_none(check_empty(kernels())); }
 TEST_P(Variants, Activations) { expect_none(check_activations(kernels())); }
+TEST_P(Variants, Accuracy) { expect_none(check_accuracy(kernels())); }
 TEST_P(Variants, Large) { expect_none(check_large(kernels(), kEmulated)); }
 TEST_P(Variants, Streaming) { expect_none(check_streaming(kernels())); }
 TEST_P(Variants, Cropping) { expect_none(check_cropping(kernels())); }

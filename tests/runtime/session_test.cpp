@@ -26,25 +26,18 @@
 #if defined(__SANITIZE_ADDRESS__) || !defined(__GLIBC__)
 #define HRNN_COUNTS_ALLOCATIONS 0
 #else
-// The C library's allocation functions, counted: every way to get memory ends here.
+// The C library's allocation functions, counted: every way to get memory ends here. One of them may be made to fail.
 #define HRNN_COUNTS_ALLOCATIONS 1
 static std::atomic<long> allocation_count{0};
+static std::atomic<long> failing_allocation{-1};
+static bool allocation_fails() { return allocation_count++ == failing_allocation; }
 extern "C" {
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *memory, size_t size);
-void *malloc(size_t size) {
-  ++allocation_count;
-  return __libc_malloc(size);
-}
-void *calloc(size_t count, size_t size) {
-  ++allocation_count;
-  return __libc_calloc(count, size);
-}
-void *realloc(void *memory, size_t size) {
-  ++allocation_count;
-  return __libc_realloc(memory, size);
-}
+void *malloc(size_t size) { return allocation_fails() ? nullptr : __libc_malloc(size); }
+void *calloc(size_t count, size_t size) { return allocation_fails() ? nullptr : __libc_calloc(count, size); }
+void *realloc(void *memory, size_t size) { return allocation_fails() ? nullptr : __libc_realloc(memory, size); }
 }
 #endif
 
@@ -1905,6 +1898,40 @@ TEST(SessionMemory, RunsAllocateNothing) {
   // The counter counts.
   std::vector<int> something(1000);
   EXPECT_GT(allocation_count, after);
+}
+
+TEST(SessionMemory, EveryAllocationMayFail) {
+  TestModel model(everything());
+  std::vector<float> x(4 * 5 * 3), w(48), r(12), b(12);
+  std::vector<int32_t> lengths(4, 1);
+  const std::vector<hrnn_tensor> inputs = {make_tensor({4, 5, 3}, x), make_tensor({4}, lengths),
+                                           make_tensor({1, 6, 8}, w), make_tensor({1, 6, 2}, r),
+                                           make_tensor({1, 12}, b)};
+  int failures = 0;
+  for (long n = 0;; ++n) {
+    hrnn_session *session = nullptr;
+    hrnn_error error = {};
+    const long first = allocation_count;
+    failing_allocation = first + n;
+    hrnn_status status = hrnn_session_create(&model.model, nullptr, &session, &error);
+    if (status == HRNN_OK) {
+      status = hrnn_session_reserve(session, inputs.data(), inputs.size(), nullptr, 0, &error);
+    }
+    const bool reached = allocation_count > failing_allocation;
+    failing_allocation = -1;
+    if (status != HRNN_OK) {
+      ++failures;
+      EXPECT_EQ(status, HRNN_OUT_OF_MEMORY) << n << ": " << error.message;
+      EXPECT_MESSAGE(error, "no memory");
+    }
+    if (session != nullptr) {
+      // What is left is whole: the same call succeeds now.
+      EXPECT_EQ(hrnn_session_reserve(session, inputs.data(), inputs.size(), nullptr, 0, &error), HRNN_OK) << n;
+    }
+    hrnn_session_destroy(session);
+    if (!reached) break;
+  }
+  EXPECT_GT(failures, 20);
 }
 #endif
 

@@ -296,10 +296,13 @@ std::vector<uint8_t> format_npy(const Constant &array) {
   // The data starts on a 64-byte boundary, as numpy has it: readers may map the file.
   const size_t before = kMagicBytes + 4;
   header.append(63 - (before + header.size()) % 64, ' ').push_back('\n');
-  std::vector<uint8_t> file(kMagic, kMagic + kMagicBytes);
-  file.insert(file.end(), {1, 0, static_cast<uint8_t>(header.size()), static_cast<uint8_t>(header.size() >> 8)});
-  file.insert(file.end(), header.begin(), header.end());
-  file.insert(file.end(), array.bytes.begin(), array.bytes.end());
+  std::string preamble(kMagic, kMagic + kMagicBytes);
+  for (size_t byte : {size_t{1}, size_t{0}, header.size() & 0xff, header.size() >> 8})  // version 1.0, little-endian length
+    preamble += static_cast<char>(byte);
+  preamble += header;
+  std::vector<uint8_t> file(preamble.size() + array.bytes.size());
+  std::copy(preamble.begin(), preamble.end(), file.begin());
+  std::copy(array.bytes.begin(), array.bytes.end(), file.begin() + static_cast<std::ptrdiff_t>(preamble.size()));
   return file;
 }
 

@@ -1925,8 +1925,11 @@ TEST(SessionMemory, EveryAllocationMayFail) {
       EXPECT_MESSAGE(error, "no memory");
     }
     if (session != nullptr) {
-      // What is left is whole: the same call succeeds now.
+      // What is left is whole: the same call succeeds now, and the model runs.
       EXPECT_EQ(hrnn_session_reserve(session, inputs.data(), inputs.size(), nullptr, 0, &error), HRNN_OK) << n;
+      std::vector<float> scores(12), h(32);
+      std::vector<hrnn_tensor> outputs = {make_output(scores), make_output(h)};
+      EXPECT_EQ(run(session, inputs, &outputs, &error), HRNN_OK) << n;
     }
     hrnn_session_destroy(session);
     if (!reached) break;

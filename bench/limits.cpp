@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "limits.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <ctime>
-#include <fstream>
 #include <new>
+
+#include "hrnn/hrnn.h"
 
 namespace hrnn::bench {
 namespace {
@@ -62,21 +61,6 @@ double rate(double seconds, Work work) {
   return done / elapsed;
 }
 
-size_t size_in_sysfs(int level) {
-  for (int index = 0; index < 8; index++) {
-    const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";
-    int its_level = 0;
-    std::string type, size;
-    if (!(std::ifstream(folder + "level") >> its_level)) return 0;
-    std::ifstream(folder + "type") >> type;
-    std::ifstream(folder + "size") >> size;
-    if (its_level != level || type == "Instruction" || size.empty()) continue;
-    const size_t unit = size.back() == 'M' ? 1024 * 1024 : size.back() == 'K' ? 1024 : 1;
-    return std::strtoul(size.c_str(), nullptr, 10) * unit;
-  }
-  return 0;
-}
-
 }  // namespace
 
 const std::vector<LimitKernels> &limit_kernels() {
@@ -100,12 +84,13 @@ const LimitKernels &limit_kernels_for(const std::string &variant) {
 }
 
 size_t cache_bytes(int level) {
-#if defined(_SC_LEVEL1_DCACHE_SIZE)
-  constexpr int kNames[] = {_SC_LEVEL1_DCACHE_SIZE, _SC_LEVEL2_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE};
-  const long said = sysconf(kNames[level - 1]);
-  if (said > 0) return size_t(said);
-#endif
-  return size_in_sysfs(level);
+  static const hrnn_machine machine = [] {
+    hrnn_machine detected{};
+    detected.struct_size = sizeof detected;
+    hrnn_machine_detect(nullptr, 0, &detected);
+    return detected;
+  }();
+  return size_t(machine.cache_bytes[level - 1]);
 }
 
 std::string cache_holding(size_t bytes) {

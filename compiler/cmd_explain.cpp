@@ -91,9 +91,18 @@ std::vector<std::string> lines(const std::string &text) {
   return result;
 }
 
+std::string machine_text(const hrnn_machine &machine) {
+  std::string text = machine.cpu;
+  for (int level = 1; level <= 3; ++level) {
+    const uint64_t bytes = machine.cache_bytes[level - 1];
+    text += bytes > 0 ? fmt::format(", L{} {} KiB", level, bytes / 1024) : fmt::format(", L{} unknown", level);
+  }
+  return text;
+}
+
 Json explanation_json(const Graph &graph, const hrnn_machine &machine, const std::vector<hrnn_selection> &selections,
                       const Memory &memory) {
-  Json json = {{"file", graph.path}, {"cpu", machine.cpu}, {"layers", Json::array()}};
+  Json json = {{"file", graph.path}, {"cpu", machine.cpu}, {"cache_bytes", machine.cache_bytes}, {"layers", Json::array()}};
   const std::vector<const Node *> nodes = recurrent_nodes(graph);
   for (size_t i = 0; i < selections.size(); ++i) {
     const hrnn_selection &selection = selections[i];
@@ -112,7 +121,7 @@ Json explanation_json(const Graph &graph, const hrnn_machine &machine, const std
 
 void print_explanation(const Graph &graph, const hrnn_machine &machine, const std::vector<hrnn_selection> &selections,
                        const Memory &memory) {
-  fmt::print("model    {}\nmachine  {}\n", graph.path, machine.cpu);
+  fmt::print("model    {}\nmachine  {}\n", graph.path, machine_text(machine));
   const std::vector<const Node *> nodes = recurrent_nodes(graph);
   for (size_t i = 0; i < selections.size(); ++i) {
     const hrnn_selection &selection = selections[i];

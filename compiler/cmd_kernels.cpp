@@ -52,6 +52,7 @@ Json kernel_json(const hrnn_kernel &kernel, const hrnn_machine &machine) {
           {"phase", kernel.phase},
           {"phases", kernel.phases},
           {"inner", kernel.inner},
+          {"cache_level", kernel.cache_level},
           {"activations", activations_text(kernel)},
           {"usable", usable(kernel, machine)}};
 }

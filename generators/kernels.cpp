@@ -85,7 +85,7 @@ class ProductGenerator : public Generator<Self> {
 
   void schedule(Func output, Func sum, int gates, bool output_has_gate) {
     const Machine &machine = row_by_name(target_row).machine;
-    schedule_product(machine, Tile{panels, rows, gate_by_gate},
+    schedule_product(machine, Tile{panels, rows, gate_by_gate, 0},
                      {output, sum, lane, gate, panel, row, k_.x, lanes(), gates, output_has_gate});
   }
 
@@ -255,6 +255,7 @@ hrnn_kernel kernel_row(const KernelSpec &spec) {
   row.panels = spec.tile.panels;
   row.rows = spec.tile.rows;
   row.inner = spec.inner;
+  row.cache_level = spec.tile.cache_level;
   if (spec.kind == HRNN_PROJECTION) {
     row.gates = spec.gates;
     return row;

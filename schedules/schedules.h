@@ -12,13 +12,17 @@ namespace hrnn {
 
 // What one kernel computes jointly: `panels` panels of hidden units x `rows` batch rows, all gates of a panel.
 // gate_by_gate: one pass over k per gate instead of one for all, where all gates' accumulators do not fit the registers.
+// cache_level: made for weights that stay in the cache of this level, 0 = wherever they lie. A target's machines differ in
+// their caches, so a schedule makes tiles for each case, and the runtime, which knows the sizes, takes those that apply.
 struct Tile {
   int panels, rows;
   bool gate_by_gate;
+  int cache_level;
 };
 
 // The tiles that cover any problem on this machine for a product of `gates` gates: for many rows (bound by arithmetic), for
-// two and for one (bound by the bandwidth of the weights); each kind also with one panel, for the remainder.
+// two (bound by the bandwidth of the weights), for one (bound by latency with weights in the first-level cache, by
+// bandwidth beyond); each kind also with one panel, for the remainder.
 std::vector<Tile> tiles(const Machine &machine, int gates);
 
 // The loops of a product followed by something pointwise:

@@ -131,9 +131,7 @@ int launch_step(const Pass &pass, DeviceState *d, int64_t index, int64_t rows) {
     DeviceTensor<4> weights, input;
     DeviceTensor<3> bias, state, carried[kMaxCarried], out[1 + kMaxCarried];
     DeviceTensor<2> operand;
-    int64_t gates = 0;
-    for (uint32_t bits = plan.cell.phase_gates[phase]; bits; bits &= bits - 1) gates++;
-    set_weights(plan, &weights, &bias, gates, plan.hidden, plan.device_weights->phases[pass.direction][phase]);
+    set_weights(plan, &weights, &bias, plan.cell.gates_of_phase(phase), plan.hidden, plan.device_weights->phases[pass.direction][phase]);
 
     input.init(plan);
     input.set(0, plan.lanes, 1);

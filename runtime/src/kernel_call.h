@@ -51,24 +51,38 @@ struct Tensor {
   uint8_t *&host() { return buffer.host; }
 };
 
-// Calls `call(kernel, panel, panels, row, rows)` for rectangles that together cover rows x panels [begin, end): each is a
-// whole number of the kernel's tiles.
-template <class Call>
-inline int cover(const KernelSet &set, int64_t begin, int64_t end, int64_t rows, Call call) {
-  for (int64_t row = 0, i = 0; row < rows && i < set.count;) {
-    const int64_t tile_rows = set.kernels[i]->rows;
-    const int64_t group = (rows - row) / tile_rows * tile_rows;
-    int64_t panel = begin;
-    for (; i < set.count && set.kernels[i]->rows == tile_rows; i++) {
-      const int64_t tile_panels = set.kernels[i]->panels;
-      const int64_t width = group > 0 ? (end - panel) / tile_panels * tile_panels : 0;
-      if (width == 0) continue;
-      if (int error = call(*set.kernels[i], panel, width, row, group)) return error;
-      panel += width;
+// A whole number of a kernel's tiles.
+struct Rectangle {
+  const hrnn_kernel *kernel;
+  int64_t panel, panels, row, rows;
+};
+
+// Rectangles that together cover rows x panels: of the largest tiles first, what remains in smaller ones. All of it,
+// since the last kernel of a set has tiles of one panel and one row.
+class Cover {
+ public:
+  Cover() = default;
+  Cover(const KernelSet &set, int64_t panels, int64_t rows) {
+    for (int64_t row = 0, i = 0; row < rows && i < set.count;) {
+      const int64_t tile_rows = set.kernels[i]->rows;
+      const int64_t group = (rows - row) / tile_rows * tile_rows;
+      int64_t panel = 0;
+      for (; i < set.count && set.kernels[i]->rows == tile_rows; i++) {
+        const int64_t tile_panels = set.kernels[i]->panels;
+        const int64_t width = group > 0 ? (panels - panel) / tile_panels * tile_panels : 0;
+        if (width == 0) continue;
+        rectangles_[count_++] = {set.kernels[i], panel, width, row, group};
+        panel += width;
+      }
+      if (panel == panels) row += group;
     }
-    if (panel == end) row += group;
   }
-  return 0;
-}
+  const Rectangle *begin() const { return rectangles_; }
+  const Rectangle *end() const { return rectangles_ + count_; }
+
+ private:
+  Rectangle rectangles_[kMaxTiles];  // at most one a kernel
+  int count_ = 0;
+};
 
 }  // namespace hrnn

@@ -8,6 +8,9 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__unix__)
+#include <unistd.h>  // sysconf
+#endif
 
 namespace hrnn {
 namespace {
@@ -93,7 +96,45 @@ void read_x86_name(char *name, size_t size) {
 }
 #endif
 
+// The number a text begins with, times what its unit says: "32K".
+uint64_t parse_size(const char *text) {
+  uint64_t size = 0;
+  for (; *text >= '0' && *text <= '9'; text++) size = 10 * size + uint64_t(*text - '0');
+  return size << (*text == 'M' ? 20 : *text == 'K' ? 10 : 0);
+}
+
+// Bytes of the data cache of a level as Linux describes the first core; 0 where it does not.
+uint64_t cache_in_sysfs(uint64_t level) {
+  for (int index = 0; index < 8; index++) {
+    auto read = [index](const char *what, char *text, int size) {
+      char path[80];
+      snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/%s", index, what);
+      FILE *file = fopen(path, "r");
+      const bool done = file != nullptr && fgets(text, size, file) != nullptr;
+      if (file != nullptr) fclose(file);
+      return done;
+    };
+    char its_level[16], type[16], size[16];
+    if (!read("level", its_level, sizeof its_level)) return 0;
+    if (parse_size(its_level) == level && read("type", type, sizeof type) && type[0] != 'I' && read("size", size, sizeof size))
+      return parse_size(size);
+  }
+  return 0;
+}
+
+// The C library is asked second: it knows fewer machines, and where cores share caches in groups it adds them up.
+uint64_t detect_cache(int level) {
+  if (const uint64_t bytes = cache_in_sysfs(uint64_t(level))) return bytes;
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
+  constexpr int kNames[] = {_SC_LEVEL1_DCACHE_SIZE, _SC_LEVEL2_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE};
+  const long said = sysconf(kNames[level - 1]);
+  if (said > 0) return uint64_t(said);
+#endif
+  return 0;
+}
+
 void detect_cpu(hrnn_machine *machine) {
+  for (int level = 1; level <= 3; level++) machine->cache_bytes[level - 1] = detect_cache(level);
 #if defined(__x86_64__)
   read_x86_name(machine->cpu, sizeof machine->cpu);
   set_x86_features(read_x86(), machine);
@@ -123,6 +164,12 @@ void set_x86_features(const X86Features &f, hrnn_machine *machine) {
     const bool saved = (f.xcr0 & row.state) == row.state;
     (saved ? machine->features : machine->unsaved) |= bit(row.feature);
   }
+}
+
+CacheSizes cache_sizes(const hrnn_machine &machine) {
+  constexpr int64_t kLeastL1 = 32 * 1024, kLeastL2 = 256 * 1024, kMost = int64_t{1} << 40;
+  auto sane = [](uint64_t said, int64_t otherwise) { return said > 0 && said < uint64_t(kMost) ? int64_t(said) : otherwise; };
+  return {sane(machine.cache_bytes[0], kLeastL1), sane(machine.cache_bytes[1], kLeastL2)};
 }
 
 }  // namespace hrnn

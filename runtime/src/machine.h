@@ -14,4 +14,11 @@ struct X86Features {
 // registers.
 void set_x86_features(const X86Features &features, hrnn_machine *machine);
 
+// What the walk through weights and the choice of tiles depend on, in bytes.
+struct CacheSizes {
+  int64_t l1, l2;
+};
+// Those of a machine; where it does not say, the smallest that processors with these instruction sets have.
+CacheSizes cache_sizes(const hrnn_machine &machine);
+
 }  // namespace hrnn

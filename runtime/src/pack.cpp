@@ -8,12 +8,6 @@ namespace {
 
 int64_t round_to_rows(int64_t bytes) { return (bytes + kRowBytes - 1) / kRowBytes * kRowBytes; }
 
-int64_t gate_count(uint32_t mask) {
-  int64_t count = 0;
-  for (; mask != 0; mask &= mask - 1) ++count;
-  return count;
-}
-
 // Where the values of one product lie in ONNX layout: element (gate, unit, k) of the weights is
 // weights[gate_rows[gate] * row + unit * unit_stride + k * k_stride], of the bias bias[gate_bias[gate] + unit].
 // Strides and offsets in elements; gates are numbered within the product.
@@ -95,7 +89,7 @@ PackedLayer packed_layer(int32_t dtype, const CellShape &cell, int64_t direction
   layer.projection_offset = 0;
   int64_t offset = layer.projection.bytes;
   for (int64_t phase = 0; phase < cell.phases; ++phase) {
-    layer.phases[phase] = packed_product(dtype, gate_count(cell.phase_gates[phase]), hidden, hidden);
+    layer.phases[phase] = packed_product(dtype, cell.gates_of_phase(phase), hidden, hidden);
     layer.phase_offsets[phase] = offset;
     offset += layer.phases[phase].bytes;
   }

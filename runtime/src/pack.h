@@ -35,6 +35,12 @@ struct PackedLayer {
 struct CellShape {
   int64_t gates, phases;
   uint32_t phase_gates[HRNN_MAX_PHASES];  // bit g = gate g
+
+  int64_t gates_of_phase(int64_t phase) const {
+    int64_t count = 0;
+    for (uint32_t bits = phase_gates[phase]; bits != 0; bits &= bits - 1) count++;
+    return count;
+  }
 };
 // The cells of this library: "rnn", "gru", "gru_reset_before". False for others (their kernels' rows say).
 bool builtin_cell_shape(const char *cell, CellShape *shape);

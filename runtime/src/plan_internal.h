@@ -3,9 +3,10 @@
 // What plan.cpp (CPU) and device_run.cpp (GPU) share.
 #pragma once
 #include "array.h"
-#include "kernel_call.h"
+#include "machine.h"
 #include "pack.h"
 #include "plan.h"
+#include "product_call.h"
 
 // Activation arguments of general kernels, in the problem's type.
 struct ActivationArguments {
@@ -19,7 +20,14 @@ struct ActivationArguments {
 namespace hrnn {
 struct DeviceWeights;  // device_run.cpp
 struct DeviceState;
-constexpr int kMaxCarried = 3;
+
+// hrnn_options with every default filled in.
+struct ResolvedOptions {
+  KernelSource source;
+  hrnn_machine machine;
+  const char *force;
+};
+hrnn_status resolve_options(const hrnn_options *options, ResolvedOptions *resolved, hrnn_error *error);
 }  // namespace hrnn
 
 struct hrnn_plan {
@@ -29,6 +37,7 @@ struct hrnn_plan {
   hrnn::PackedLayer layout;
   hrnn::LayerChoice choice;
   hrnn_selection selection;
+  hrnn::CacheSizes caches;
   const uint8_t *packed;      // embedded, or `owned`
   hrnn::AlignedBuffer owned;
   ActivationArguments activations[2];
@@ -50,7 +59,13 @@ struct DirectionState {
   uint8_t *h[2];
   uint8_t *operand, *carried[kMaxCarried];
   int current;  // which of h is the state
+  ProjectionCall projection;
+  StepCall phases[HRNN_MAX_PHASES];
 };
+
+inline uint8_t *state_row(const hrnn_plan &plan, uint8_t *base, int64_t row) {
+  return base + row * plan.padded() * plan.element;
+}
 
 }  // namespace hrnn
 
@@ -79,7 +94,9 @@ struct Pass {
   int64_t row_of(int64_t sorted) const { return ragged ? state->order[sorted] : sorted; }
   int64_t length(int64_t sorted) const { return ragged ? state->lengths[sorted] : args->time; }
   int64_t time_of(int64_t step, int64_t sorted) const { return reverse ? length(sorted) - 1 - step : step; }
-  int64_t active(int64_t step) const;  // rows with length > step
+  // Rows with length > step; `most` is known to be at least as many.
+  int64_t active(int64_t step, int64_t most) const;
+  int64_t active(int64_t step) const { return active(step, args->batch); }
 };
 
 void append_activation_arguments(const hrnn_plan &plan, int64_t direction, void **args, int *count);

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <initializer_list>
 
+#include "machine.h"
 #include "status.h"
 
 namespace hrnn {
@@ -51,6 +52,11 @@ Fit activations_fit(const hrnn_kernel &k, const hrnn_problem &p, int direction) 
   for (uint32_t i = 0; i < k.activation_count && i < HRNN_MAX_ACTIVATIONS; i++)
     if (k.activations[i] != static_cast<int32_t>(p.activations[direction][i].kind)) return Fit::No;
   return Fit::Compiled;
+}
+
+// Kernels for weights that stay in a cache are for those that do.
+bool weights_fit(const hrnn_kernel &k, const CacheSizes &caches, int64_t weight_bytes) {
+  return k.cache_level == 0 || weight_bytes <= (k.cache_level == 1 ? caches.l1 : caches.l2);
 }
 
 bool inner_fits(const hrnn_kernel &k, int64_t inner) { return k.inner == 0 || k.inner == inner; }
@@ -119,25 +125,34 @@ KernelSet collect(const KernelSource &source, Accept accept) {
   return set;
 }
 
-KernelSet collect_projection(const KernelSource &source, const hrnn_target *target, int32_t dtype, uint32_t gates, int64_t inner) {
+// A product of `gates` gates of [outputs, inner] weights each, as packed.
+struct ProductShape {
+  int64_t gates, outputs, inner;
+  int64_t bytes(int32_t dtype) const { return gates * panels_of(dtype, outputs) * kRowBytes * inner; }
+};
+
+KernelSet collect_projection(const KernelSource &source, const hrnn_target *target, int32_t dtype, const ProductShape &shape,
+                             const CacheSizes &caches) {
   return collect(source, [&](const hrnn_kernel &k) {
-    return k.kind == HRNN_PROJECTION && same_target(k.target, target) && k.dtype == uint32_t(dtype) && k.gates == gates &&
-           inner_fits(k, inner);
+    return k.kind == HRNN_PROJECTION && same_target(k.target, target) && k.dtype == uint32_t(dtype) &&
+           k.gates == shape.gates && inner_fits(k, shape.inner) && weights_fit(k, caches, shape.bytes(dtype));
   });
 }
 
-KernelSet collect_phase(const KernelSource &source, const hrnn_target *target, const hrnn_problem &p, uint32_t phase, int direction,
-                        Fit wanted) {
+KernelSet collect_phase(const KernelSource &source, const hrnn_target *target, const hrnn_problem &p, const CellShape &cell,
+                        uint32_t phase, int direction, Fit wanted, const CacheSizes &caches) {
+  const ProductShape shape = {cell.gates_of_phase(phase), p.hidden_size, p.hidden_size};
   return collect(source, [&](const hrnn_kernel &k) {
     return k.kind == HRNN_STEP && same_target(k.target, target) && k.dtype == uint32_t(p.dtype) && k.phase == phase &&
-           strcmp(k.cell, p.cell) == 0 && inner_fits(k, p.hidden_size) && activations_fit(k, p, direction) == wanted;
+           strcmp(k.cell, p.cell) == 0 && inner_fits(k, p.hidden_size) && activations_fit(k, p, direction) == wanted &&
+           weights_fit(k, caches, shape.bytes(p.dtype));
   });
 }
 
 // True when one direction can be computed on `target`; else says in `lines` what is missing.
 bool choose_direction(const KernelSource &source, const hrnn_target *target, const hrnn_problem &p, const CellShape &cell,
-                      int direction, LayerKernels *chosen, Lines *lines) {
-  chosen->projection = collect_projection(source, target, p.dtype, uint32_t(cell.gates), p.input_size);
+                      int direction, const CacheSizes &caches, LayerKernels *chosen, Lines *lines) {
+  chosen->projection = collect_projection(source, target, p.dtype, {cell.gates, p.hidden_size, p.input_size}, caches);
   if (!covers(chosen->projection)) {
     lines->add("%s refused: no %s projection kernel for %d gates in the kernel tables\n", target->name,
                type_suffix(p.dtype), int(cell.gates));
@@ -146,7 +161,7 @@ bool choose_direction(const KernelSource &source, const hrnn_target *target, con
   for (Fit fit : {Fit::Compiled, Fit::General}) {
     bool complete = true;
     for (int64_t phase = 0; phase < cell.phases && complete; phase++) {
-      chosen->phases[phase] = collect_phase(source, target, p, uint32_t(phase), direction, fit);
+      chosen->phases[phase] = collect_phase(source, target, p, cell, uint32_t(phase), direction, fit, caches);
       complete = covers(chosen->phases[phase]);
     }
     if (!complete) continue;
@@ -306,7 +321,7 @@ hrnn_status select_layer(const hrnn_problem &problem, const hrnn_machine &machin
     }
     bool complete = true;
     for (int d = 0; d < directions && complete; d++)
-      complete = choose_direction(source, target, p, cell, d, &choice->directions[d], &lines);
+      complete = choose_direction(source, target, p, cell, d, cache_sizes(machine), &choice->directions[d], &lines);
     if (!complete) continue;
 
     choice->target = target;
@@ -336,7 +351,7 @@ hrnn_status select_layer(const hrnn_problem &problem, const hrnn_machine &machin
               selection->reason[0] ? selection->reason : "the kernel tables are empty");
 }
 
-hrnn_status select_dense(int32_t dtype, int64_t in_features, const hrnn_machine &machine, const KernelSource &source,
+hrnn_status select_dense(int32_t dtype, int64_t in_features, int64_t out_features, const hrnn_machine &machine, const KernelSource &source,
                          const char *force, KernelSet *kernels, hrnn_error *error) {
   const KernelSet none = {};
   *kernels = none;
@@ -345,7 +360,7 @@ hrnn_status select_dense(int32_t dtype, int64_t in_features, const hrnn_machine 
   for (int i = 0; i < list.count; i++) {
     const hrnn_target *target = list.targets[i];
     if (target->use != HRNN_USE_CPU || !hrnn_target_usable(target, &machine, nullptr, 0)) continue;
-    KernelSet set = collect_projection(source, target, dtype, 1, in_features);
+    KernelSet set = collect_projection(source, target, dtype, {1, out_features, in_features}, cache_sizes(machine));
     if (!covers(set)) continue;
     // A forced CPU target or variant (whose name ends in the target's) holds for dense layers too; a forced GPU leaves
     // them on the CPU.

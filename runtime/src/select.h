@@ -43,7 +43,7 @@ hrnn_status select_layer(const hrnn_problem &problem, const hrnn_machine &machin
                          const char *force, LayerChoice *choice, hrnn_selection *selection, hrnn_error *error);
 
 // A dense product (a projection with one gate), on the best CPU variant.
-hrnn_status select_dense(int32_t dtype, int64_t in_features, const hrnn_machine &machine, const KernelSource &source,
-                         const char *force, KernelSet *kernels, hrnn_error *error);
+hrnn_status select_dense(int32_t dtype, int64_t in_features, int64_t out_features, const hrnn_machine &machine,
+                         const KernelSource &source, const char *force, KernelSet *kernels, hrnn_error *error);
 
 }  // namespace hrnn

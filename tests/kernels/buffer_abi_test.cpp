@@ -66,33 +66,20 @@ TEST(Cover, MeetsEveryTileOnce) {
     set.kernels[i] = &kernels[i];
   }
   constexpr int kMost = 10;
-  for (int64_t begin = 0; begin < 3; begin++) {
-    for (int64_t end = begin; end < kMost; end++) {
-      for (int64_t rows = 0; rows < kMost; rows++) {
-        int met[kMost][kMost] = {};
-        auto meet = [&](const hrnn_kernel &k, int64_t p, int64_t pn, int64_t r, int64_t rn) {
-          EXPECT_TRUE(p >= begin && pn > 0 && p + pn <= end && pn % k.panels == 0);
-          EXPECT_TRUE(r >= 0 && rn > 0 && r + rn <= rows && rn % k.rows == 0);
-          for (int64_t i = p; i < p + pn; i++)
-            for (int64_t j = r; j < r + rn; j++) met[i][j]++;
-          return 0;
-        };
-        EXPECT_EQ(hrnn::cover(set, begin, end, rows, meet), 0);
-        for (int64_t i = 0; i < kMost; i++)
-          for (int64_t j = 0; j < kMost; j++)
-            EXPECT_EQ(met[i][j], i >= begin && i < end && j < rows) << "panels " << begin << "-" << end << ", rows " << rows;
+  for (int64_t panels = 0; panels < kMost; panels++) {
+    for (int64_t rows = 0; rows < kMost; rows++) {
+      int met[kMost][kMost] = {};
+      for (const hrnn::Rectangle &r : hrnn::Cover(set, panels, rows)) {
+        EXPECT_TRUE(r.panel >= 0 && r.panels > 0 && r.panel + r.panels <= panels && r.panels % r.kernel->panels == 0);
+        EXPECT_TRUE(r.row >= 0 && r.rows > 0 && r.row + r.rows <= rows && r.rows % r.kernel->rows == 0);
+        for (int64_t i = r.panel; i < r.panel + r.panels; i++)
+          for (int64_t j = r.row; j < r.row + r.rows; j++) met[i][j]++;
       }
+      for (int64_t i = 0; i < kMost; i++)
+        for (int64_t j = 0; j < kMost; j++)
+          EXPECT_EQ(met[i][j], i < panels && j < rows) << panels << " panels, " << rows << " rows";
     }
   }
-}
-
-TEST(Cover, StopsAtAnError) {
-  hrnn_kernel kernel = {};
-  kernel.panels = kernel.rows = 1;
-  int calls = 0;
-  const hrnn::KernelSet set = {{&kernel, &kernel}, 2};
-  EXPECT_EQ(hrnn::cover(set, 0, 1, 1, [&](const hrnn_kernel &, int64_t, int64_t, int64_t, int64_t) { return calls++, 17; }), 17);
-  EXPECT_EQ(calls, 1);
 }
 
 }  // namespace

@@ -132,6 +132,8 @@ Report check_shapes(const Kernels &kernels, int draws) {
           run.want_y = (flags >> 6) % 4 != 0;
           run.want_y_h = !run.want_y || (flags >> 8) % 4 != 0;
           run.spare_batch = int((flags >> 10) % 3);
+          // All weights in the first-level cache, or next to none in any.
+          run.l1 = run.l2 = (flags >> 12) % 2 ? 1 << 30 : 4 << 10;
           check_run(&run, shape, parts, kernels.choice(), &random, &report);
         }
       }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <memory>
 
 namespace hrnn_test {
@@ -80,6 +81,17 @@ hrnn_problem to_c(const LayerRun &run) {
   return problem;
 }
 
+// Asked once for each set of tables: devices take their time.
+hrnn_machine this_machine(const std::vector<const hrnn_kernel_table *> &tables) {
+  static std::map<std::vector<const hrnn_kernel_table *>, hrnn_machine> known;
+  hrnn_machine &machine = known[tables];
+  if (machine.struct_size == 0) {
+    machine.struct_size = sizeof machine;
+    hrnn_machine_detect(tables.data(), tables.size(), &machine);
+  }
+  return machine;
+}
+
 // A plan with a state; the message of what failed otherwise.
 class Planned {
  public:
@@ -96,6 +108,10 @@ class Planned {
     options.tables = kernels.tables.data();
     options.table_count = uint32_t(kernels.tables.size());
     options.force_variant = kernels.target.c_str();
+    hrnn_machine machine = this_machine(kernels.tables);
+    machine.cache_bytes[0] = uint64_t(run.l1);
+    machine.cache_bytes[1] = uint64_t(run.l2);
+    options.machine = &machine;
     hrnn_plan *made_plan = nullptr;
     hrnn_state *made_state = nullptr;
     hrnn_error error = {};

@@ -22,6 +22,7 @@ struct LayerRun {
   bool want_y = true, want_y_h = true;
   bool batch_major = false;  // x [N, T, I], y [N, T, D, H], both with gaps between rows; else dense as ONNX has it
   int spare_batch = 0;       // the state is made for this many sequences more
+  int64_t l1 = 32 << 10, l2 = 1 << 20;  // bytes of the caches it is planned for
 
   std::string describe() const;
 };

@@ -16,6 +16,8 @@ const std::set<std::string> kAllowed = {
     "malloc", "calloc", "realloc", "free", "memcpy", "memmove", "memset", "memcmp",
     // Strings, for messages and names; one environment variable, HRNN_FORCE_VARIANT.
     "strlen", "strcmp", "strncmp", "strchr", "strrchr", "strstr", "snprintf", "vsnprintf", "getenv",
+    // The sizes of caches.
+    "fopen", "fgets", "fclose", "sysconf",
     // Mathematics, for activations outside of recurrent layers.
     "exp", "expf", "expm1", "expm1f", "log1p", "log1pf", "tanh", "tanhf", "fmod", "fmodf",
     // What a compiler may put in.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <deque>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -533,6 +534,35 @@ TEST(Select, WritesNoMoreThanItsTextsHold) {
   EXPECT_EQ(hrnn_select(&problem, &machine, tables, 1, nullptr, &guarded.selection, &error), HRNN_OK) << error.message;
 }
 
+TEST(Select, TakesKernelsForTheFirstLevelCacheWhereTheWeightsFit) {
+  Table table;
+  table.gru(kAvx512Target);
+  hrnn_kernel &step = table.step(kAvx512Target, "gru", {HRNN_SIGMOID, HRNN_TANH}, "wide_step");
+  hrnn_kernel &projection = table.projection(kAvx512Target, 3, "wide_projection");
+  step.panels = projection.panels = 4;
+  step.cache_level = projection.cache_level = 1;
+  hrnn_machine machine = machine_with(kAvx512);
+  auto selected = [&](uint64_t l1, int64_t hidden) {
+    machine.cache_bytes[0] = l1;
+    return select({table.get()}, machine, gru_problem(hidden)).selection;
+  };
+  // R: 3 gates of 64 x 64 floats; W: 3 gates of 64 x 8.
+  EXPECT_STREQ(selected(3 * 64 * 64 * 4, 64).step, "wide_step step_avx512");
+  EXPECT_STREQ(selected(3 * 64 * 64 * 4 - 1, 64).step, "step_avx512");
+  EXPECT_STREQ(selected(3 * 64 * 64 * 4 - 1, 64).projection, "wide_projection projection_avx512");
+  EXPECT_STREQ(selected(3 * 64 * 8 * 4 - 1, 64).projection, "projection_avx512");
+  // Packed: 65 units are 5 panels of 16.
+  EXPECT_STREQ(selected(3 * 80 * 65 * 4, 65).step, "wide_step step_avx512");
+  EXPECT_STREQ(selected(3 * 80 * 65 * 4 - 1, 65).step, "step_avx512");
+  // Unknown: 32 KiB.
+  EXPECT_STREQ(selected(0, 32).step, "wide_step step_avx512");
+  EXPECT_STREQ(selected(0, 64).step, "step_avx512");
+  step.cache_level = 2;
+  machine.cache_bytes[1] = 3 * 64 * 64 * 4;
+  EXPECT_STREQ(selected(1, 64).step, "wide_step step_avx512");
+  EXPECT_STREQ(selected(1, 65).step, "step_avx512");
+}
+
 // ---- Machines detected ------------------------------------------------------------------------------------------
 
 TEST(Machine, AsksTheDevicesOfTables) {
@@ -555,6 +585,36 @@ TEST(Machine, AsksTheDevicesOfTables) {
   EXPECT_EQ(machine.features & kCuda, 0u);
   EXPECT_STRNE(machine.cpu, "");
   EXPECT_EQ(hrnn_machine_detect(nullptr, 0, nullptr), HRNN_INVALID_ARGUMENT);
+}
+
+TEST(Machine, KnowsItsCaches) {
+  hrnn_machine machine = {};
+  machine.struct_size = sizeof machine;
+  ASSERT_EQ(hrnn_machine_detect(nullptr, 0, &machine), HRNN_OK);
+  // What Linux says, in its own words: "32K".
+  for (int index = 0; index < 4; index++) {
+    const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";
+    int level = 0;
+    uint64_t kilobytes = 0;
+    std::string type;
+    if (!(std::ifstream(folder + "level") >> level) || !(std::ifstream(folder + "type") >> type) || type == "Instruction" ||
+        !(std::ifstream(folder + "size") >> kilobytes) || level > 3)
+      continue;
+    EXPECT_EQ(machine.cache_bytes[level - 1], kilobytes * 1024) << "level " << level;
+  }
+}
+
+TEST(Machine, AssumesTheSmallestCachesWhereTheyAreUnknown) {
+  hrnn_machine machine = {};
+  EXPECT_EQ(hrnn::cache_sizes(machine).l1, 32 << 10);
+  EXPECT_EQ(hrnn::cache_sizes(machine).l2, 256 << 10);
+  machine.cache_bytes[0] = 48 << 10;
+  machine.cache_bytes[1] = 2 << 20;
+  EXPECT_EQ(hrnn::cache_sizes(machine).l1, 48 << 10);
+  EXPECT_EQ(hrnn::cache_sizes(machine).l2, 2 << 20);
+  machine.cache_bytes[0] = machine.cache_bytes[1] = ~uint64_t(0);
+  EXPECT_EQ(hrnn::cache_sizes(machine).l1, 32 << 10);
+  EXPECT_EQ(hrnn::cache_sizes(machine).l2, 256 << 10);
 }
 
 #if defined(__x86_64__)

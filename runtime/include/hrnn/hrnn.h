@@ -151,6 +151,8 @@ typedef struct hrnn_kernel {
   uint32_t activation_count;/* step: activations the cell takes */
   int32_t activations[HRNN_MAX_ACTIVATIONS]; /* compiled in (hrnn_activation_kind), or -1: any, given at run time */
   uint32_t inner;           /* length of the product compiled in (projection: I; step: H), 0 = any */
+  uint32_t cache_level;     /* for weights that stay in the cache of this level; 0 = wherever they lie */
+  uint32_t reserved;
 } hrnn_kernel;
 
 struct hrnn_device; /* a GPU backend: see hrnn/device.h */
@@ -170,6 +172,7 @@ typedef struct hrnn_machine {
   uint32_t reserved;
   uint64_t features;        /* usable */
   uint64_t unsaved;         /* the processor has them, but the operating system does not save their registers */
+  uint64_t cache_bytes[3];  /* data caches of a core, by level; 0 = unknown (the smallest in use are assumed) */
   char cpu[64];
   char device_refused[256]; /* why there is no usable GPU, for messages */
 } hrnn_machine;

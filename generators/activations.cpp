@@ -21,10 +21,25 @@ using Halide::UInt;
 
 Expr constant(Type type, double value) { return Halide::Internal::make_const(type, value); }
 
+// A polynomial by Horner's rule: fewest operations, one after another.
 Expr horner(const Expr &x, const std::vector<double> &coefficients) {
   Expr sum = constant(x.type(), coefficients.back());
   for (size_t i = coefficients.size() - 1; i-- > 0;) sum = sum * x + constant(x.type(), coefficients[i]);
   return sum;
+}
+
+// The same by Estrin's scheme: halves side by side, so that a result takes log2(n) multiply-adds of latency instead of n.
+// Activations are a chain that little else overlaps with when a layer is small.
+Expr estrin(const Expr &x, const std::vector<double> &coefficients) {
+  std::vector<Expr> terms;
+  for (double c : coefficients) terms.push_back(constant(x.type(), c));
+  for (Expr power = x; terms.size() > 1; power = power * power) {
+    std::vector<Expr> pairs;
+    for (size_t i = 0; i + 1 < terms.size(); i += 2) pairs.push_back(terms[i + 1] * power + terms[i]);
+    if (terms.size() % 2 == 1) pairs.push_back(terms.back());
+    terms = pairs;
+  }
+  return terms[0];
 }
 
 // 2^f on [-0.5, 0.5], interpolated at Chebyshev nodes with p(0) = 1; relative error 5e-9 (float), 1e-19 (double).
@@ -50,7 +65,8 @@ const std::vector<double> kExp2Double = {1.0,
                                          2.5729344553786754129e-11};
 
 // e^x, with the result kept in the range of normal numbers.
-// Halide's own exp calls libm for double, and round() splits wide AVX-512 vectors, so: truncate a positive number.
+// Halide's own exp calls libm for double, and round() splits wide AVX-512 vectors, so: round by adding a number whose last
+// bit counts ones, and take the integer from the low bits, where the compiler's reassociation of floats does not reach.
 Expr exponential(const Expr &x) {
   const Type type = x.type();
   const bool wide = type.bits() == 64;
@@ -58,12 +74,11 @@ Expr exponential(const Expr &x) {
   const Type bits = Int(type.bits(), type.lanes());
   Expr y = x * constant(type, 1.4426950408889634074);
   y = min(max(y, constant(type, 2 - exponent_bias)), constant(type, exponent_bias - 1));
-  // Subtracting the bias as an integer keeps the compiler's reassociation of floats away from the low bits of y.
-  Expr shifted = cast(Int(32), y + constant(type, exponent_bias + 1.5));
-  Expr n = shifted - (exponent_bias + 1);
-  Expr fraction = y - cast(type, n);
-  Expr power = reinterpret(type, cast(bits, shifted - 1) << mantissa_bits);
-  return horner(fraction, wide ? kExp2Double : kExp2Float) * power;
+  Expr rounder = constant(type, wide ? 0x1.8p52 : 0x1.8p23);
+  Expr n = reinterpret(bits, y + rounder) - reinterpret(bits, rounder);
+  Expr fraction = y - cast(type, cast(Int(32), n));
+  Expr power = reinterpret(type, (n + exponent_bias) << mantissa_bits);
+  return estrin(fraction, wide ? kExp2Double : kExp2Float) * power;
 }
 
 // log(1 + e) for e in [0, 1], by the series of 2 artanh(e / (2 + e)).

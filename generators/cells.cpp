@@ -9,8 +9,8 @@ namespace {
 
 using Halide::Expr;
 
-// The blend of every GRU: z keeps the old state.
-Expr blend(const Expr &z, const Expr &candidate, const Expr &state) { return candidate + z * (state - candidate); }
+// The blend of every GRU: z keeps the old state. In this form one multiply-add follows the candidate.
+Expr blend(const Expr &z, const Expr &candidate, const Expr &state) { return z * state + (1 - z) * candidate; }
 
 // H' = f(x W^T + Wb + H R^T + Rb)   (ONNX RNN)
 Cell rnn() {

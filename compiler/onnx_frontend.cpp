@@ -289,18 +289,70 @@ bool has_unusable_input(const Importer &importer, const onnx::NodeProto &proto) 
   return false;
 }
 
+void import_known_node(Importer &importer, const onnx::NodeProto &proto) {
+  OnnxNode node(proto, &importer);
+  const OnnxOperator &entry = *find_operator(node.type());
+  check_counts(node, entry);
+  for (size_t i = 0; !entry.takes_progressions && i < node.input_count(); ++i) {
+    if (!node.has_input(i) || node.input(i, "").kind != Value::Kind::Progression) continue;
+    node.unsupported("input '{}' holds integers that depend on dynamic dimensions", node.input_name(i));
+  }
+  entry.import(node);
+  node.finish();
+}
+
+// What cannot be compiled, and what of the model that concerns. A node nobody needs, like one that only decides whether
+// a loop over a sequence goes on, is no problem.
+class Problems {
+ public:
+  void add(const onnx::NodeProto &proto, const std::string &message) {
+    const int index = static_cast<int>(messages_.size());
+    messages_.push_back(message);
+    std::set<int> concerned = of_inputs(proto);
+    concerned.insert(index);
+    mark(proto, concerned);
+  }
+  void pass_on(const onnx::NodeProto &proto) { mark(proto, of_inputs(proto)); }
+
+  std::vector<std::string> of(const std::vector<std::string> &names) const {
+    std::set<int> concerned;
+    for (const std::string &name : names) {
+      const auto found = of_.find(name);
+      if (found != of_.end()) concerned.insert(found->second.begin(), found->second.end());
+    }
+    std::vector<std::string> result;
+    for (int index : concerned) result.push_back(messages_[static_cast<size_t>(index)]);
+    return result;
+  }
+
+ private:
+  // Of the inputs, and of what the body of a loop takes from outside.
+  std::set<int> of_inputs(const onnx::NodeProto &proto) const {
+    std::set<int> concerned;
+    add_inputs(proto, &concerned);
+    return concerned;
+  }
+  void add_inputs(const onnx::NodeProto &proto, std::set<int> *concerned) const {
+    for (const std::string &input : proto.input()) {
+      const auto found = of_.find(input);
+      if (found != of_.end()) concerned->insert(found->second.begin(), found->second.end());
+    }
+    for (const auto &attribute : proto.attribute()) {
+      for (const auto &inner : attribute.g().node()) add_inputs(inner, concerned);
+    }
+  }
+  void mark(const onnx::NodeProto &proto, const std::set<int> &concerned) {
+    for (const std::string &output : proto.output()) of_[output] = concerned;
+  }
+
+  std::vector<std::string> messages_;
+  std::unordered_map<std::string, std::set<int>> of_;
+};
+
 void mark_unusable(Importer &importer, const onnx::NodeProto &proto) {
   for (const std::string &output : proto.output()) {
     if (!output.empty()) importer.values[output] = Value{};
   }
-}
-
-void import_node(Importer &importer, const onnx::NodeProto &proto) {
-  OnnxNode node(proto, &importer);
-  const OnnxOperator &entry = *find_operator(node.type());
-  check_counts(node, entry);
-  entry.import(node);
-  node.finish();
 }
 
 [[noreturn]] void fail_unsupported(const std::vector<std::string> &problems) {
@@ -308,35 +360,52 @@ void import_node(Importer &importer, const onnx::NodeProto &proto) {
                                fmt::join(problems, "\n  "), operator_list()));
 }
 
+// A loop may carry something along that nobody needs.
+bool makes_unusable(const Importer &importer, const onnx::NodeProto &proto) {
+  for (const std::string &output : proto.output()) {
+    if (!output.empty() && importer.values.at(output).kind == Value::Kind::Unusable) return true;
+  }
+  return false;
+}
+
 void import_nodes(Importer &importer, const GraphProto &graph, const Names &names) {
-  std::vector<std::string> problems;
-  for (int i = 0; i < graph.node_size(); ++i) {
-    const OnnxNode node(graph.node(i), &importer);
-    names.check_order(i, node.where());
-    if (auto problem = unknown_operator(graph.node(i), node)) problems.push_back(*problem);
-  }
-  for (int i = 0; i < graph.node_size(); ++i) {
-    const onnx::NodeProto &proto = graph.node(i);
-    const bool known = !unknown_operator(proto, OnnxNode(proto, &importer));
-    if (!known || has_unusable_input(importer, proto)) {
+  Problems problems;
+  for (int i = 0; i < graph.node_size(); ++i) names.check_order(i, OnnxNode(graph.node(i), &importer).where());
+  for (const onnx::NodeProto &proto : graph.node()) {
+    const OnnxOperator *entry = find_operator(proto.op_type());
+    if (has_unusable_input(importer, proto) && !(entry && entry->takes_unusable)) {
       mark_unusable(importer, proto);
-      continue;
-    }
-    try {
-      import_node(importer, proto);
-    } catch (const Unsupported &problem) {
-      problems.push_back(problem.message);
+      const auto problem = unknown_operator(proto, OnnxNode(proto, &importer));
+      problem ? problems.add(proto, *problem) : problems.pass_on(proto);
+    } else if (const auto problem = import_node(importer, proto)) {
       mark_unusable(importer, proto);
+      problems.add(proto, *problem);
+    } else if (makes_unusable(importer, proto)) {
+      problems.add(proto, OnnxNode(proto, &importer).where() + ": one of its results is not supported");
     }
   }
-  if (!problems.empty()) fail_unsupported(problems);
+  std::vector<std::string> outputs;
+  for (const auto &output : graph.output()) {
+    if (importer.values.at(output.name()).kind == Value::Kind::Unusable) outputs.push_back(output.name());
+  }
+  if (!outputs.empty()) fail_unsupported(problems.of(outputs));
+}
+
+void count_node_uses(Importer &importer, const GraphProto &graph) {
+  for (const auto &node : graph.node()) {
+    for (const std::string &input : node.input()) ++importer.uses[input];
+    for (const auto &attribute : node.attribute()) {
+      if (attribute.has_g()) count_node_uses(importer, attribute.g());
+    }
+  }
 }
 
 void count_uses(Importer &importer, const GraphProto &graph) {
-  for (const auto &node : graph.node()) {
-    for (const std::string &input : node.input()) ++importer.uses[input];
-  }
+  count_node_uses(importer, graph);
   for (const auto &output : graph.output()) ++importer.uses[output.name()];
+  for (const auto &node : graph.node()) {
+    for (const std::string &output : node.output()) importer.makers[output] = &node;
+  }
 }
 
 std::string producer_text(const ModelProto &model) {
@@ -385,6 +454,20 @@ void parse(const std::string &path, ModelProto *model) {
 }
 
 }  // namespace
+
+std::optional<std::string> import_node(Importer &importer, const onnx::NodeProto &proto) {
+  const OnnxNode node(proto, &importer);
+  if (auto problem = unknown_operator(proto, node)) return problem;
+  if (!find_operator(proto.op_type())->takes_unusable && has_unusable_input(importer, proto)) {
+    return node.where() + ": takes what cannot be compiled";
+  }
+  try {
+    import_known_node(importer, proto);
+  } catch (const Unsupported &problem) {
+    return problem.message;
+  }
+  return std::nullopt;
+}
 
 Graph import_onnx(ModelProto &model, const std::string &folder) {
   check_model(model);

@@ -69,6 +69,21 @@ Value Importer::integers(DataType type, std::vector<int64_t> dims, std::vector<D
   return value;
 }
 
+Value Importer::progression(DataType type, const Dim &first, const Dim &step, const Dim &count) {
+  const auto size = count.literal();
+  if (size && *size >= 0 && *size <= kMaxShapeElements) {
+    std::vector<Dim> elements;
+    for (int64_t i = 0; i < *size; ++i) elements.push_back(first + step * Dim(i));
+    return integers(type, {*size}, std::move(elements));
+  }
+  Value value;
+  value.kind = Value::Kind::Progression;
+  value.type = type;
+  value.dims = {count};
+  value.elements = std::make_shared<const std::vector<Dim>>(std::vector<Dim>{first, step});
+  return value;
+}
+
 Value Importer::view(const Value &value, const Dims &dims, const StridedView &view) {
   if (value.kind == Value::Kind::Fill) return fill(*value.constant, dims);
   charge(element_count(view.dims) * type_bytes(value.type));
@@ -104,7 +119,7 @@ Value Importer::emit(const OnnxNode &node, Op op, const std::vector<TensorId> &i
 
 TensorId Importer::tensor(const OnnxNode &node, const Value &value) {
   if (value.type == DataType::Bool) node.unsupported("bool tensors are not supported at run time");
-  if (value.kind == Value::Kind::Symbolic) {
+  if (value.kind == Value::Kind::Symbolic || value.kind == Value::Kind::Progression) {
     node.unsupported("uses the shape of a tensor as data, which is not supported");
   }
   if (value.kind == Value::Kind::Fill) {
@@ -119,6 +134,11 @@ TensorId Importer::tensor(const std::string &name, const Value &value) {
   const auto [entry, added] = constants_.emplace(value.constant.get(), kNoTensor);
   if (added) entry->second = graph_->add_tensor({name, value.type, value.dims, value.constant});
   return entry->second;
+}
+
+const onnx::NodeProto *Importer::proto(const std::string &name) const {
+  const auto maker = makers.find(name);
+  return maker == makers.end() ? nullptr : maker->second;
 }
 
 const Node *Importer::producer(TensorId tensor) const {
@@ -272,6 +292,13 @@ const onnx::TensorProto *OnnxNode::tensor(const std::string &name) {
   return &attribute->t();
 }
 
+const onnx::GraphProto *OnnxNode::graph(const std::string &name) {
+  const AttributeProto *attribute = find(name, AttributeProto::GRAPH);
+  if (!attribute) return nullptr;
+  if (!attribute->has_g()) fail("attribute '{}' has no graph", name);
+  return &attribute->g();
+}
+
 int64_t OnnxNode::axis(int64_t axis, size_t rank) const {
   const int64_t signed_rank = static_cast<int64_t>(rank);
   if (axis < -signed_rank || axis >= signed_rank) {
@@ -298,7 +325,7 @@ int64_t OnnxNode::position(const Dim &value, const Dim &extent) const {
               extent.text(symbols));
 }
 
-void OnnxNode::finish() const {
+void OnnxNode::finish_attributes() const {
   for (const auto &[name, attribute] : attributes_) {
     if (read_.count(name)) continue;
     fail(
@@ -306,6 +333,10 @@ void OnnxNode::finish() const {
         "was written for",
         name, type(), opset());
   }
+}
+
+void OnnxNode::finish() const {
+  finish_attributes();
   for (size_t i = 0; i < output_count(); ++i) {
     if (has_output(i) && !importer_->values.count(output_name(i))) {
       unsupported("output {} ('{}') is not supported", i, output_name(i));

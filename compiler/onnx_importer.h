@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -22,6 +23,7 @@ struct Value {
     Constant,  // all of it
     Fill,      // one element repeated; the dimensions may be dynamic (initial states are zeros(batch))
     Symbolic,  // integers that depend on dynamic dimensions: a shape on its way to Reshape or Expand
+    Progression,  // integers first, first + step, ... as many as the one dimension says (Range, or one repeated)
     Runtime,   // its type and dimensions: it is computed when the model runs
     Unusable,  // nothing: it comes from a node that cannot be compiled, which is reported once
   };
@@ -29,7 +31,7 @@ struct Value {
   DataType type = DataType::Float32;
   Dims dims;
   std::shared_ptr<const Constant> constant;          // Constant: the data; Fill: the element (rank 0)
-  std::shared_ptr<const std::vector<Dim>> elements;  // Symbolic, dense
+  std::shared_ptr<const std::vector<Dim>> elements;  // Symbolic, dense; Progression: first and step
   TensorId tensor = kNoTensor;                       // Runtime
 
   bool is_constant() const { return kind == Kind::Constant; }
@@ -69,6 +71,8 @@ class Importer {
   Value view(const Value &value, const Dims &dims, const StridedView &view);
   Value with_dims(const Value &value, const Dims &dims);  // a known value, its elements in the same order
 
+  Value progression(DataType type, const Dim &first, const Dim &step, const Dim &count);
+
   // Adds a node; returns its output. `name` of the output tensor is set when the ONNX output is bound.
   Value emit(const OnnxNode &node, Op op, const std::vector<TensorId> &inputs, DataType type, const Dims &dims);
   // The tensor that holds a value when the model runs; known values become constants.
@@ -79,7 +83,10 @@ class Importer {
   void remove_producer(TensorId tensor);
 
   std::unordered_map<std::string, Value> values;
-  std::unordered_map<std::string, int> uses;  // of each name, by nodes and graph outputs
+  std::unordered_map<std::string, int> uses;  // of each name, by nodes (those in bodies of loops too) and graph outputs
+  // The node of the model's graph that makes a value, or null.
+  const onnx::NodeProto *proto(const std::string &name) const;
+  std::unordered_map<std::string, const onnx::NodeProto *> makers;
 
  private:
   Graph *graph_;
@@ -136,6 +143,7 @@ class OnnxNode {
   std::optional<std::vector<float>> reals(const std::string &name);
   std::optional<std::vector<std::string>> strings(const std::string &name);
   const onnx::TensorProto *tensor(const std::string &name);
+  const onnx::GraphProto *graph(const std::string &name);
 
   // axis in [-rank, rank) as 0 <= axis < rank; fails outside.
   int64_t axis(int64_t axis, size_t rank) const;
@@ -146,6 +154,7 @@ class OnnxNode {
 
   // Throws for attributes nobody asked for and for outputs nobody made.
   void finish() const;
+  void finish_attributes() const;
 
  private:
   void count_shared_uses(TensorId tensor, const std::string &name) const;
@@ -163,12 +172,21 @@ struct OnnxOperator {
   int since;  // the first opset (of those accepted) that defines it
   int min_inputs, max_inputs, max_outputs;
   void (*import)(OnnxNode &node);
+  bool takes_progressions = false;  // others are not shown such values
+  bool takes_unusable = false;      // looks itself whether it needs what cannot be compiled
 };
 const OnnxOperator *find_operator(const std::string &type);
 std::string operator_list();  // of all, for messages
 
+// Imports a node whose inputs are in `values`. Returns why it cannot be compiled, or nothing.
+std::optional<std::string> import_node(Importer &importer, const onnx::NodeProto &proto);
+
 // The handlers, by file: onnx_recurrent.cpp ...
 void import_recurrent(OnnxNode &node);
+// ... onnx_loop.cpp ...
+void import_loop(OnnxNode &node);
+void import_scan(OnnxNode &node);
+void import_if(OnnxNode &node);
 // ... onnx_dense.cpp ...
 void import_gemm(OnnxNode &node);
 void import_matmul(OnnxNode &node);
@@ -176,6 +194,8 @@ bool fuse_bias(OnnxNode &node);  // Add of a constant to a product; false where 
 // ... onnx_shapes.cpp (elements move) ...
 void import_transpose(OnnxNode &node);
 void import_slice(OnnxNode &node);
+void import_split(OnnxNode &node);
+void import_reverse_sequence(OnnxNode &node);
 void import_gather(OnnxNode &node);
 void import_squeeze(OnnxNode &node);
 void import_unsqueeze(OnnxNode &node);
@@ -190,11 +210,13 @@ void import_constant(OnnxNode &node);
 void import_constant_of_shape(OnnxNode &node);
 void import_shape(OnnxNode &node);
 void import_size(OnnxNode &node);
+void import_range(OnnxNode &node);
 void import_cast(OnnxNode &node);
 void import_arithmetic(OnnxNode &node);
 void import_equal(OnnxNode &node);
 void import_where(OnnxNode &node);
 void import_activation(OnnxNode &node);
+hrnn_activation read_activation(OnnxNode &node);  // of a node that is one of ONNX's activation functions
 
 // Integers of a known value as dimensions, or nothing where they are not known. At most kMaxShapeElements.
 constexpr int64_t kMaxShapeElements = 4096;

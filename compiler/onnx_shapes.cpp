@@ -444,12 +444,26 @@ void import_slice(OnnxNode &node) {
   node.set_output(0, value);
 }
 
+// Indices T - 1, T - 2, ..., 0 of a dimension of T: a reversal.
+Value gather_progression(OnnxNode &node, const Value &data, int64_t axis, const Value &picks) {
+  const Dim &extent = data.dims[axis], &first = (*picks.elements)[0], &step = (*picks.elements)[1];
+  const bool all = picks.dims[0] == extent;
+  if (all && step.is(1) && first.is(0)) return data;
+  if (all && step.is(-1) && first == extent - Dim(1)) {
+    return sliced(node, data, axis, -1, std::numeric_limits<int64_t>::min(), -1);
+  }
+  node.unsupported("picks a range of indices other than all of a dynamic dimension, forward or backward");
+}
+
 void import_gather(OnnxNode &node) {
   const Value &data = node.input(0, "data"), &picks = node.input(1, "indices");
   if (data.rank() == 0) node.fail("input data ('{}') is a scalar, which has no axis to pick from", node.input_name(0));
   const int64_t axis = node.axis(node.integer("axis", 0), data.rank());
   if (picks.type != DataType::Int64 && picks.type != DataType::Int32) {
     node.fail("input indices ('{}') is {}; it must be int32 or int64", node.input_name(1), type_name(picks.type));
+  }
+  if (picks.kind == Value::Kind::Progression) {
+    return node.set_output(0, gather_progression(node, data, axis, picks));
   }
   const auto known = known_integers(picks);
   if (!known) node.unsupported("input indices ('{}') is computed when the model runs or is large", node.input_name(1));
@@ -463,6 +477,66 @@ void import_gather(OnnxNode &node) {
   std::vector<Dim> resolved(indices.begin(), indices.end());
   const Value numbers = node.importer().integers(DataType::Int64, *literals(picks.dims), std::move(resolved));
   node.set_output(0, known_gather(node, data, axis, numbers, dims));
+}
+
+void import_split(OnnxNode &node) {
+  const Value value = node.input(0, "input");
+  const int64_t axis = node.axis(node.integer("axis", 0), value.rank());
+  const int64_t outputs = static_cast<int64_t>(node.output_count());
+  std::vector<int64_t> sizes;
+  if (node.opset() < 13) {
+    sizes = node.integers("split").value_or(std::vector<int64_t>{});
+    if (node.input_count() > 1) node.fail("has {} inputs; Split takes 1 before opset 13", node.input_count());
+  } else if (node.has_input(1)) {
+    sizes = node.ints_input(1, "split");
+  }
+  const int64_t parts = node.opset() >= 18 ? node.integer("num_outputs", outputs) : outputs;
+  if (parts != outputs) node.fail("attribute 'num_outputs' is {}, it has {} outputs", parts, outputs);
+  const auto extent = value.dims[axis].literal();
+  if (sizes.empty()) {
+    if (!extent) node.unsupported("splits a dynamic dimension into {} parts without naming their sizes", outputs);
+    const int64_t size = (*extent + outputs - 1) / outputs;
+    if (node.opset() < 18 && size * outputs != *extent) {
+      node.fail("splits a dimension of {} into {} equal parts, which is not possible", *extent, outputs);
+    }
+    for (int64_t i = 0; i < outputs; ++i) sizes.push_back(std::clamp<int64_t>(*extent - i * size, 0, size));
+  }
+  int64_t total = 0;
+  for (int64_t size : sizes) {
+    if (size < 0 || size > (int64_t{1} << 56)) node.fail("a part of it has size {}", size);
+    total += size;
+  }
+  if (static_cast<int64_t>(sizes.size()) != outputs || (extent && total != *extent)) {
+    node.fail("splits a dimension of {} into {} parts of sizes [{}] in {} outputs",
+              value.dims[axis].text(node.importer().graph().symbols), sizes.size(), fmt::join(sizes, ", "), outputs);
+  }
+  int64_t start = 0;
+  for (size_t i = 0; i < sizes.size(); start += sizes[i++]) {
+    if (node.has_output(i)) node.set_output(i, sliced(node, value, axis, start, start + sizes[i], 1));
+  }
+}
+
+// Only the reversal of whole sequences, which is what Keras' go_backwards becomes.
+void import_reverse_sequence(OnnxNode &node) {
+  const Value &value = node.input(0, "input"), &lengths = node.input(1, "sequence_lens");
+  const int64_t time = node.integer("time_axis", 0), batch = node.integer("batch_axis", 1);
+  if (value.rank() < 2 || time + batch != 1 || (time != 0 && time != 1)) {
+    node.fail("has time_axis {} and batch_axis {} of a tensor of {} dimensions; one must be 0 and the other 1", time,
+              batch, value.rank());
+  }
+  const Dim &steps = value.dims[time];
+  bool whole = false;
+  if (lengths.kind == Value::Kind::Progression) {
+    whole = (*lengths.elements)[0] == steps && (*lengths.elements)[1].is(0);
+  } else if (const auto known = known_integers(lengths)) {
+    whole = std::all_of(known->begin(), known->end(), [&](const Dim &length) { return length == steps; });
+  }
+  if (!whole) {
+    node.unsupported("reverses sequences by their lengths ('{}'); only whole sequences are supported: give the lengths "
+                     "to the recurrent layer as sequence_lens",
+                     node.input_name(1));
+  }
+  node.set_output(0, sliced(node, value, time, -1, std::numeric_limits<int64_t>::min(), -1));
 }
 
 void import_squeeze(OnnxNode &node) {
@@ -527,6 +601,10 @@ void import_expand(OnnxNode &node) {
   Importer &importer = node.importer();
   const Dims dims = expand_dims(node, value.dims, node.shape_input(1, "shape"));
   if (dims == value.dims) return node.set_output(0, value);
+  const auto integer = known_integers(value);
+  if (integer && integer->size() == 1 && dims.size() == 1 && !dims[0].literal()) {
+    return node.set_output(0, importer.progression(value.type, (*integer)[0], Dim(0), dims[0]));
+  }
   const bool one_element = value.is_constant() && value.constant->elements() == 1;
   if (one_element) return node.set_output(0, importer.fill(*value.constant, dims));
   const bool known = value.kind == Value::Kind::Fill || (!value.is_runtime() && literals(dims));

@@ -157,6 +157,8 @@ DataType cast_type(OnnxNode &node) {
   return data_type(static_cast<int32_t>(*to), node.where() + ": attribute 'to'");
 }
 
+}  // namespace
+
 hrnn_activation read_activation(OnnxNode &node) {
   const hrnn_activation_kind kind = *find_activation(node.type());
   const ActivationRule &rule = activation_rule(kind);
@@ -168,8 +170,6 @@ hrnn_activation read_activation(OnnxNode &node) {
   }
   return activation;
 }
-
-}  // namespace
 
 void import_identity(OnnxNode &node) { node.set_output(0, node.input(0, "input")); }
 
@@ -240,11 +240,39 @@ void import_size(OnnxNode &node) {
   node.set_output(0, node.importer().integers(DataType::Int64, {}, {product(node.input(0, "data").dims)}));
 }
 
+void import_range(OnnxNode &node) {
+  const Value &start = node.input(0, "start"), &limit = node.input(1, "limit"), &delta = node.input(2, "delta");
+  const auto first = known_integers(start), last = known_integers(limit), step = known_integers(delta);
+  const bool scalars = first && last && step && first->size() == 1 && last->size() == 1 && step->size() == 1;
+  if (!scalars || start.type != limit.type || start.type != delta.type) {
+    node.unsupported("makes a range of numbers when the model runs; only ranges of integers known at compile time are "
+                     "supported");
+  }
+  const auto stride = (*step)[0].literal();
+  if (!stride || *stride == 0) node.unsupported("has a delta that is no fixed number other than 0");
+  Dim count = (*last)[0] - (*first)[0];
+  if (count.literal()) {
+    const int64_t span = *count.literal();
+    count = Dim(std::max<int64_t>(0, span / *stride + (span % *stride != 0 && (span > 0) == (*stride > 0))));
+  } else if (*stride != 1) {
+    node.unsupported("counts a dynamic dimension in steps of {}; only 1 is supported", *stride);
+  }
+  if (node.opset() >= 27) node.integer("stash_type");  // about types that are refused above
+  node.set_output(0, node.importer().progression(start.type, (*first)[0], (*step)[0], count));
+}
+
 void import_cast(OnnxNode &node) {
   const Value &value = node.input(0, "input");
   Importer &importer = node.importer();
   const DataType type = cast_type(node);
   if (type == value.type) return node.set_output(0, value);
+  if (value.kind == Value::Kind::Progression) {
+    if (type != DataType::Int32 && type != DataType::Int64) {
+      node.unsupported("converts integers that depend on dynamic dimensions to {}", type_name(type));
+    }
+    const std::vector<Dim> &terms = *value.elements;
+    return node.set_output(0, importer.progression(type, terms[0], terms[1], value.dims[0]));
+  }
   if (value.is_runtime()) {
     node.unsupported("converts {} to {} when the model runs; only constants can be converted", type_name(value.type),
                      type_name(type));
@@ -261,9 +289,28 @@ void import_cast(OnnxNode &node) {
   node.set_output(0, importer.constant(std::move(converted)));
 }
 
+// A progression plus or minus a single integer, or the other way round.
+bool progression_arithmetic(OnnxNode &node, const Value &a, const Value &b) {
+  const bool left = a.kind == Value::Kind::Progression, right = b.kind == Value::Kind::Progression;
+  if (!left && !right) return false;
+  const auto single = known_integers(left ? b : a);
+  const bool sum = node.type() == "Add" || node.type() == "Sub";
+  if (!sum || left == right || !single || single->size() != 1) {
+    node.unsupported("computes with integers that depend on dynamic dimensions");
+  }
+  const Value &many = left ? a : b;
+  const Dim &first = (*many.elements)[0], &step = (*many.elements)[1], &other = (*single)[0];
+  const bool minus = node.type() == "Sub";
+  const Dim moved = !minus ? first + other : left ? first - other : other - first;
+  const Dim stride = minus && right ? Dim(0) - step : step;
+  node.set_output(0, node.importer().progression(a.type, moved, stride, many.dims[0]));
+  return true;
+}
+
 void import_arithmetic(OnnxNode &node) {
   const Value &a = node.input(0, "A"), &b = node.input(1, "B");
   check_same_type(node, a, b);
+  if (progression_arithmetic(node, a, b)) return;
   if (a.is_runtime() || b.is_runtime()) {
     if (node.type() == "Add" && fuse_bias(node)) return;
     node.unsupported(

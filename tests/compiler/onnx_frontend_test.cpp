@@ -619,7 +619,7 @@ TEST(GraphChecks, InitializersListedAsInputsAreConstants) {
 
 TEST(GraphChecks, UnsupportedOperatorsAreListedTogether) {
   ModelBuilder builder;
-  builder.input("x", {2}).output("c");
+  builder.input("x", {2}).output("c").output("d").output("e");
   builder.node("Sin", {"x"}, {"a"}).name("n1");
   builder.node("Relu", {"a"}, {"b"}).name("n2");
   builder.node("LSTM", {"b", "b", "b"}, {"c"}).name("n3");
@@ -630,6 +630,15 @@ TEST(GraphChecks, UnsupportedOperatorsAreListedTogether) {
                                      HasSubstr("node 'n3' (LSTM)"), HasSubstr("node 'n4' (Mul)"),
                                      HasSubstr("com.example"), HasSubstr("supported operators: RNN, GRU")));
   EXPECT_THAT(builder.error(), ::testing::Not(HasSubstr("n2")));
+}
+
+TEST(GraphChecks, OperatorsNobodyNeedsAreNoProblem) {
+  ModelBuilder builder;
+  builder.input("x", {2}).output("y");
+  builder.node("Sin", {"x"}, {"a"});
+  builder.node("Relu", {"a"}, {"b"});
+  builder.node("Relu", {"x"}, {"y"});
+  EXPECT_EQ(builder.import().nodes.size(), 1u);
 }
 
 TEST(GraphChecks, OperatorsOfLaterOpsets) {

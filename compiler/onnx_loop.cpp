@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Loop and Scan whose body is an RNN or GRU cell, which is how TensorFlow, Keras and JAX write recurrent layers. The body
-// is read as an expression (step_expression.h), compared with the cells' equations (recurrent_cell.h), and a Recurrent
-// node takes the loop's place. Anything else is an error that says which part did not fit.
+// Loop and Scan whose body is an RNN or GRU cell, which is how TensorFlow, Keras and JAX write recurrent layers. The
+// body is read as an expression (step_expression.h), compared with the cells' equations (recurrent_cell.h), and a
+// Recurrent node takes the loop's place. Anything else is an error that says which part did not fit.
 #include <algorithm>
 #include <limits>
 #include <map>
@@ -52,7 +52,7 @@ struct State {
   std::string input, output;  // in the body
   Value initial;
   bool invariant = false;
-  int64_t hidden = 0;         // where it is a row
+  int64_t hidden = 0;  // where it is a row
   bool is_row() const { return hidden > 0; }
 };
 
@@ -61,10 +61,10 @@ struct LoopForm {
   const GraphProto *body = nullptr;
   Dim steps;
   std::vector<State> states;
-  std::vector<Source> scanned;           // Scan's inputs
+  std::vector<Source> scanned;  // Scan's inputs
   std::vector<std::string> scanned_names;
-  std::vector<std::string> sequences;    // names in the body of what is stacked
-  std::vector<bool> prepended;           // by output: stacked from the last step to the first
+  std::vector<std::string> sequences;  // names in the body of what is stacked
+  std::vector<bool> prepended;         // by output: stacked from the last step to the first
   std::vector<int64_t> output_axes;
   std::string iteration, condition_in, condition_out;  // Loop's; empty in Scan
 };
@@ -85,8 +85,8 @@ class Body {
 
   void evaluate() {
     for (const onnx::TensorProto &tensor : form_.body->initializer()) {
-      Constant data = read_tensor(tensor, importer_.folder(),
-                                  fmt::format("{}: initializer '{}'", node_.where(), tensor.name()));
+      Constant data =
+          read_tensor(tensor, importer_.folder(), fmt::format("{}: initializer '{}'", node_.where(), tensor.name()));
       importer_.grant(static_cast<int64_t>(data.bytes.size()));
       bind(tensor.name(), importer_.constant(std::move(data)));
     }
@@ -195,9 +195,9 @@ class Body {
       } else if (start && !is_float(state.initial.type)) {
         bind(state.input, number({1, start->offset}));  // a counter; checked when its next value is known
       } else {
-        bind(state.input, unusable(fmt::format("state '{}' is {} {}, neither a row for every sequence nor a counter",
-                                               state.input, type_name(state.initial.type),
-                                               importer_.dims_text(state.initial.dims))));
+        bind(state.input,
+             unusable(fmt::format("state '{}' is {} {}, neither a row for every sequence nor a counter", state.input,
+                                  type_name(state.initial.type), importer_.dims_text(state.initial.dims))));
       }
     }
     for (size_t i = 0; i < form_.scanned.size(); ++i) {
@@ -215,9 +215,10 @@ class Body {
   Step step_of(const Source &source) {
     const Value &value = source.value;
     if (!is_float(value.type) || value.rank() != 3 || (source.axis != 0 && source.axis != 1)) {
-      return unusable(fmt::format("it reads a step of '{}', which is {} {}; only [time, batch, features] of floats is "
-                                  "supported",
-                                  source.name, type_name(value.type), importer_.dims_text(value.dims)));
+      return unusable(
+          fmt::format("it reads a step of '{}', which is {} {}; only [time, batch, features] of floats is "
+                      "supported",
+                      source.name, type_name(value.type), importer_.dims_text(value.dims)));
     }
     const auto width = value.dims[2].literal();
     if (!width || *width < 1 || *width > kMaxLayerSize) {
@@ -430,8 +431,7 @@ class Body {
     const int64_t axis = node.axis(node.integer("axis", 0), data.rank());
     if (!position) throw NoCell{"it picks a step by an index that is computed from data"};
     const bool forward = position->slope == 1 && position->offset.is(0);
-    const bool reverse = position->slope == -1 &&
-                         (position->offset == form_.steps - Dim(1) || position->offset.is(-1));
+    const bool reverse = position->slope == -1 && (position->offset == form_.steps - Dim(1) || position->offset.is(-1));
     if (!forward && !reverse) {
       throw NoCell{fmt::format("it picks step {}*i + {}; only i and {} - i are supported", position->slope,
                                position->offset.text(importer_.graph().symbols),
@@ -486,7 +486,8 @@ class Body {
   }
 
   void check_last_axis(const OnnxNode &node, int64_t axis) const {
-    if (axis != 1 && axis != -1) throw NoCell{fmt::format("{} works along axis {}, not along the features", node.type(), axis)};
+    if (axis != 1 && axis != -1)
+      throw NoCell{fmt::format("{} works along axis {}, not along the features", node.type(), axis)};
   }
 
   Step concat(OnnxNode &node) {
@@ -518,9 +519,7 @@ class Body {
       const bool rows = axes[i] == 0 || axes[i] == -2;
       if (rows && starts[i] == 0 && ends[i] >= kOpenEnd) continue;  // every sequence of the batch
       check_last_axis(node, axes[i]);
-      const auto clamp = [&](int64_t at) {
-        return std::clamp<int64_t>(at < 0 ? at + a.width : at, 0, a.width);
-      };
+      const auto clamp = [&](int64_t at) { return std::clamp<int64_t>(at < 0 ? at + a.width : at, 0, a.width); };
       const int64_t begin = clamp(starts[i]), end = clamp(ends[i]);
       if (begin >= end) throw NoCell{"it picks no columns"};
       a = algebra.slice(a, begin, end);
@@ -649,8 +648,9 @@ class Emitter {
       if (form_.states[i].is_row()) open.insert(i);
     }
     if (open.empty()) {
-      node_.unsupported("it carries no state of shape [batch, hidden] from step to step: only loops that are an RNN or "
-                        "GRU layer are supported; compute such a loop outside of the model");
+      node_.unsupported(
+          "it carries no state of shape [batch, hidden] from step to step: only loops that are an RNN or "
+          "GRU layer are supported; compute such a loop outside of the model");
     }
     std::string problem;
     for (bool progress = true; progress && !open.empty();) {
@@ -669,9 +669,7 @@ class Emitter {
     if (!open.empty()) node_.unsupported("is no RNN or GRU layer: {}", problem);
   }
 
-  std::string describe_state(size_t index) const {
-    return fmt::format("state '{}': ", form_.states[index].input);
-  }
+  std::string describe_state(size_t index) const { return fmt::format("state '{}': ", form_.states[index].input); }
 
   void add_layer(size_t index, std::vector<LayerBelow> *below) {
     const State &state = form_.states[index];
@@ -691,17 +689,18 @@ class Emitter {
   void charge(int64_t hidden) const {
     int64_t inputs = 0;
     for (const Source &source : body_.sources) inputs += source.value.dims[2].literal().value_or(0);
-    if (hidden + inputs > kMaxLayerSize) node_.unsupported("its layer has more than {} inputs and units", kMaxLayerSize);
+    if (hidden + inputs > kMaxLayerSize)
+      node_.unsupported("its layer has more than {} inputs and units", kMaxLayerSize);
     importer_.charge(hidden * (hidden + inputs) * 3 * 8);
   }
 
   // Where the input product stands before the loop (Keras does that on JAX), it is made part of the layer again.
   struct Input {
-    Value x;                          // [time, batch, width]
-    const Constant *w = nullptr;      // [in, out] or, where not `transposed`, [out, in]
+    Value x;                      // [time, batch, width]
+    const Constant *w = nullptr;  // [in, out] or, where not `transposed`, [out, in]
     const Constant *b = nullptr;
     bool transposed = true;
-    Value inner;                      // what the product multiplies, time first
+    Value inner;  // what the product multiplies, time first
 
     double weight(int64_t in, int64_t out) const {
       return w->real(transposed ? in * w->dims[1] + out : out * w->dims[1] + in);
@@ -779,14 +778,16 @@ class Emitter {
         for (int64_t c = 0; c < out; ++c) {
           const double scale = found->second.at(u, c);
           if (scale == 0) continue;
-          for (int64_t k = 0; k < in; ++k) folded.data[static_cast<size_t>(u * in + k)] += scale * product->weight(k, c);
+          for (int64_t k = 0; k < in; ++k)
+            folded.data[static_cast<size_t>(u * in + k)] += scale * product->weight(k, c);
           if (product->b) gate.wb[static_cast<size_t>(u)] += scale * product->b->real(c);
         }
       }
       found->second = std::move(folded);
     }
-    importer_.graph().notes.push_back(node_.where() + ": the product with the input's weights before the loop was made "
-                                                      "part of the layer");
+    importer_.graph().notes.push_back(node_.where() +
+                                      ": the product with the input's weights before the loop was made "
+                                      "part of the layer");
     return product->inner;
   }
 
@@ -820,8 +821,12 @@ class Emitter {
     const DataType type = state.initial.type;
     Graph &graph = importer_.graph();
     const TensorId initial = initial_state(state);
-    const std::vector<TensorId> ids = {importer_.tensor(node_, x), input_weights(cell, used, type),
-                                       recurrent_weights(cell, type), biases(cell, type), kNoTensor, initial};
+    const std::vector<TensorId> ids = {importer_.tensor(node_, x),
+                                       input_weights(cell, used, type),
+                                       recurrent_weights(cell, type),
+                                       biases(cell, type),
+                                       kNoTensor,
+                                       initial};
     const TensorId y_id = graph.add_tensor({node_.name() + ".Y", type, y, nullptr});
     const TensorId last_id = graph.add_tensor({node_.name() + ".Y_h", type, last, nullptr});
     graph.nodes.push_back({layer, node_.name(), node_.type(), ids, {y_id, last_id}});
@@ -980,12 +985,13 @@ void compile(OnnxNode &node, LoopForm &form, const std::string &condition_before
     }
     if (!form.condition_out.empty()) {
       const Step *goes_on = body.step(form.condition_out);
-      const bool always = goes_on ? goes_on->kind == Step::Kind::Condition && goes_on->holds
-                                  : body.holds_before(form.condition_out);
+      const bool always =
+          goes_on ? goes_on->kind == Step::Kind::Condition && goes_on->holds : body.holds_before(form.condition_out);
       if (!always) {
-        node.unsupported("it may stop before its last step (condition '{}'); only loops over whole sequences are "
-                         "supported",
-                         form.condition_out);
+        node.unsupported(
+            "it may stop before its last step (condition '{}'); only loops over whole sequences are "
+            "supported",
+            form.condition_out);
       }
     }
     Emitter(&node, form, &body).run();
@@ -1018,8 +1024,9 @@ void import_loop(OnnxNode &node) {
               body.input_size(), body.output_size(), states + 2, states + 1);
   }
   if (!node.has_input(0)) {
-    node.unsupported("has no trip count (input M): it runs until its condition is false; only loops over sequences are "
-                     "supported");
+    node.unsupported(
+        "has no trip count (input M): it runs until its condition is false; only loops over sequences are "
+        "supported");
   }
   const Value &trips = node.input(0, "M");
   const auto steps = known_integers(trips);
@@ -1038,14 +1045,16 @@ void import_loop(OnnxNode &node) {
     state.initial = node.input(i + 2, "v_initial");
     form.states.push_back(std::move(state));
   }
-  for (int i = static_cast<int>(states) + 1; i < body.output_size(); ++i) form.sequences.push_back(body.output(i).name());
+  for (int i = static_cast<int>(states) + 1; i < body.output_size(); ++i)
+    form.sequences.push_back(body.output(i).name());
   form.prepended.assign(form.sequences.size(), false);
   form.output_axes.assign(form.sequences.size(), 0);
   compile(node, form, node.has_input(1) ? node.input_name(1) : "");
 }
 
 void import_scan(OnnxNode &node) {
-  if (node.opset() < 9) node.unsupported("is Scan of opset 8, which has batches of its own; export to opset 9 or later");
+  if (node.opset() < 9)
+    node.unsupported("is Scan of opset 8, which has batches of its own; export to opset 9 or later");
   LoopForm form;
   form.body = &read_body(node);
   const GraphProto &body = *form.body;
@@ -1088,9 +1097,10 @@ void import_scan(OnnxNode &node) {
 }
 
 void import_if(OnnxNode &node) {
-  node.unsupported("chooses between two graphs ('then_branch', 'else_branch') by '{}'; only models that always compute the "
-                   "same are supported: export the model with the choice made",
-                   node.has_input(0) ? node.input_name(0) : "");
+  node.unsupported(
+      "chooses between two graphs ('then_branch', 'else_branch') by '{}'; only models that always compute the "
+      "same are supported: export the model with the choice made",
+      node.has_input(0) ? node.input_name(0) : "");
 }
 
 }  // namespace hrnn

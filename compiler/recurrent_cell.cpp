@@ -93,8 +93,8 @@ class Matcher {
     try {
       add_affine(argument, &gate);
     } catch (const NoCell &reason) {
-      const bool gated = std::any_of(next_.terms.begin(), next_.terms.end(),
-                                     [](const Term &term) { return term.factors.size() > 1; });
+      const bool gated =
+          std::any_of(next_.terms.begin(), next_.terms.end(), [](const Term &term) { return term.factors.size() > 1; });
       if (gated) fail("the update", "z*h + (1-z)*n", next_);
       throw;
     }
@@ -143,9 +143,10 @@ class Matcher {
     if (f.kind == HRNN_HARD_SIGMOID) {
       shift = (1 - 2 * f.beta) / f.alpha;  // 1 - clamp(alpha a + beta) = clamp(alpha (-a + shift) + beta)
     } else if (f.kind != HRNN_SIGMOID) {
-      throw NoCell{fmt::format("the update is h' = (1-z)*h + z*n with z = {}(...); that is a GRU only where 1 - z is "
-                               "the same function of -x: Sigmoid or HardSigmoid",
-                               activation_name(f.kind))};
+      throw NoCell{
+          fmt::format("the update is h' = (1-z)*h + z*n with z = {}(...); that is a GRU only where 1 - z is "
+                      "the same function of -x: Sigmoid or HardSigmoid",
+                      activation_name(f.kind))};
     }
     for (auto &[sequence, w] : gate->w) {
       for (double &value : w.data) value = -value;
@@ -198,7 +199,8 @@ class Matcher {
     }
     GateWeights from_inputs = empty_gate(), from_reset = empty_gate();
     add_affine(inputs, &from_inputs);
-    if (has_state(from_inputs) || (before && !reset.terms.empty())) fail("the candidate", "x W + r*(h R + b) + b", candidate);
+    if (has_state(from_inputs) || (before && !reset.terms.empty()))
+      fail("the candidate", "x W + r*(h R + b) + b", candidate);
     add_affine(coefficient(reset, r), &from_reset);
     if (!from_reset.w.empty()) fail("the candidate", "x W + r*(h R + b) + b", candidate);
     gate->w = std::move(from_inputs.w);

@@ -23,9 +23,9 @@ struct GateWeights {
 };
 
 struct RecurrentCell {
-  std::string cell;                         // as in op::Recurrent
+  std::string cell;  // as in op::Recurrent
   std::vector<hrnn_activation> activations;
-  std::vector<GateWeights> gates;           // z, r, h or the one of RNN
+  std::vector<GateWeights> gates;  // z, r, h or the one of RNN
 };
 
 // A layer in the same loop, already recognised: its new state is a sequence for the layers above it.

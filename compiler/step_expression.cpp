@@ -158,8 +158,7 @@ Expression StepAlgebra::product(const Expression &a, const Matrix &matrix) {
     throw NoCell{fmt::format("it multiplies a row of {} columns by a matrix of {} rows", a.width, matrix.rows)};
   }
   const bool side_by_side = a.terms.size() == 1 && a.terms[0].factors.size() == 1 &&
-                            a.terms[0].factors[0].column == 0 &&
-                            atom(a.terms[0].factors[0]).kind == Atom::Kind::Concat;
+                            a.terms[0].factors[0].column == 0 && atom(a.terms[0].factors[0]).kind == Atom::Kind::Concat;
   if (side_by_side) {  // [x, h] M = x M[:I] + h M[I:]
     const double scale = a.terms[0].scale;
     const std::vector<Expression> parts = atom(a.terms[0].factors[0]).parts;

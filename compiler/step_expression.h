@@ -21,9 +21,7 @@ struct Factor {
   int atom = 0;
   int64_t column = 0;
   bool operator==(const Factor &other) const { return atom == other.atom && column == other.column; }
-  bool operator<(const Factor &other) const {
-    return atom != other.atom ? atom < other.atom : column < other.column;
-  }
+  bool operator<(const Factor &other) const { return atom != other.atom ? atom < other.atom : column < other.column; }
 };
 
 struct Term {

@@ -830,7 +830,7 @@ class Emitter {
     const TensorId y_id = graph.add_tensor({node_.name() + ".Y", type, y, nullptr});
     const TensorId last_id = graph.add_tensor({node_.name() + ".Y_h", type, last, nullptr});
     graph.nodes.push_back({layer, node_.name(), node_.type(), ids, {y_id, last_id}});
-    graph.notes.push_back(fmt::format("{}: is a {} layer", node_.where(), cell.cell));
+    graph.notes.push_back(fmt::format("{}: is {} layer", node_.where(), cell.gates.size() == 1 ? "an RNN" : "a GRU"));
     Layer result;
     result.y = importer_.emit(node_, op::Squeeze{1}, {y_id}, type, {y[0], y[2], y[3]});
     result.last = importer_.emit(node_, op::Squeeze{0}, {last_id}, type, {last[1], last[2]});
@@ -1029,6 +1029,9 @@ void import_loop(OnnxNode &node) {
         "supported");
   }
   const Value &trips = node.input(0, "M");
+  if (trips.kind == Value::Kind::Unusable) {
+    node.unsupported("its trip count ('{}') comes from a node that cannot be compiled", node.input_name(0));
+  }
   const auto steps = known_integers(trips);
   if (!steps || steps->size() != 1) {
     node.unsupported("its trip count ('{}') is computed from data; it must be a dimension of an input",

@@ -14,6 +14,14 @@ def usable_variants(hrnn):
     return sorted({kernel["target"] for kernel in listed["kernels"] if kernel["usable"]})
 
 
+class Refused(AssertionError):
+    """The command said why it cannot run a model."""
+
+    def __init__(self, text, message):
+        super().__init__(text)
+        self.message = message
+
+
 def run(hrnn, model, inputs, variant=""):
     """Outputs of `hrnn run`, by name."""
     with tempfile.TemporaryDirectory() as folder:
@@ -23,6 +31,8 @@ def run(hrnn, model, inputs, variant=""):
         if variant:
             command += ["--variant", variant]
         result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode == 1:
+            raise Refused(f"{model} on {variant or 'the chosen variant'}: {result.stderr}", result.stderr)
         if result.returncode != 0:
             raise AssertionError(f"{model} on {variant or 'the chosen variant'}: exit code {result.returncode}: {result.stderr}")
         with np.load(made) as outputs:

@@ -26,7 +26,9 @@ std::string activations_text(const hrnn_kernel &kernel) {
 
 std::string size_text(uint32_t size) { return size ? std::to_string(size) : "any"; }
 
-const char *kind_text(const hrnn_kernel &kernel) { return kernel.kind == HRNN_STEP ? "step" : "projection"; }
+const char *kind_text(const hrnn_kernel &kernel) {
+  return kernel.kind == HRNN_PROJECTION ? "projection" : kernel.kind == HRNN_FUSED_STEP ? "fused step" : "step";
+}
 
 bool usable(const hrnn_kernel &kernel, const hrnn_machine &machine) {
   return hrnn_target_usable(kernel.target, &machine, nullptr, 0) != 0;

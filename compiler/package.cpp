@@ -51,8 +51,10 @@ std::vector<KernelFamily> families_of(const Graph &graph) {
     if (const auto *layer = std::get_if<op::Recurrent>(&node.op)) {
       const int hidden = static_cast<int>(layer->hidden_size), input = static_cast<int>(layer->input_size);
       add_family(&families, {HRNN_PROJECTION, "", {}, cell_by_name(layer->cell).gates, dtype, input});
+      std::vector<KernelFamily> steps;
       for (int64_t d = 0; d < layer->directions(); d++)
-        add_family(&families, {HRNN_STEP, layer->cell, compiled_activations(*layer, static_cast<size_t>(d)), 0, dtype, hidden});
+        add_steps(&steps, {HRNN_STEP, layer->cell, compiled_activations(*layer, static_cast<size_t>(d)), 0, dtype, hidden});
+      for (const KernelFamily &family : steps) add_family(&families, family);
     } else if (const auto *dense = std::get_if<op::Dense>(&node.op)) {
       add_family(&families, {HRNN_PROJECTION, "", {}, 1, dtype, static_cast<int>(dense->in_features)});
     }

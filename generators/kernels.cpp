@@ -49,19 +49,21 @@ class ProductGenerator : public Generator<Self> {
   Type type() const { return dtype; }
   int lanes() const { return kRowBytes / type().bytes(); }
 
-  Func product(Func weights, Func bias, Func operand, const Expr &extent) {
+  // The length of a product, where it may be compiled in.
+  Expr length(const Expr &extent) const { return inner > 0 ? Expr(static_cast<int>(inner)) : extent; }
+
+  Product product(Func weights, Func bias, Func operand, const Expr &length) {
     Func sum("product");
-    k_ = RDom(0, inner > 0 ? Expr(static_cast<int>(inner)) : extent, "k");
+    RDom k(0, length, "k");
     sum(lane, gate, panel, row) = bias(lane, gate, panel);
-    sum(lane, gate, panel, row) += weights(lane, gate, k_, panel) * operand(k_, row);
-    return sum;
+    sum(lane, gate, panel, row) += weights(lane, gate, k, panel) * operand(k, row);
+    return {sum, k.x};
   }
 
   // The packed layout is dense and starts on a 64-byte boundary; only the number of panels and k may vary.
   template <class W, class B>
-  void describe_weights(W &weights, B &bias, int gates, const Expr &extent) {
+  void describe_weights(W &weights, B &bias, int gates, const Expr &k) {
     const int n = lanes();
-    Expr k = inner > 0 ? Expr(static_cast<int>(inner)) : extent;
     weights.dim(0).set_bounds(0, n).set_stride(1);
     weights.dim(1).set_bounds(0, gates).set_stride(n);
     weights.dim(2).set_min(0).set_stride(n * gates);
@@ -83,14 +85,13 @@ class ProductGenerator : public Generator<Self> {
     parameter.set_host_alignment(kRowBytes);
   }
 
-  void schedule(Func output, Func sum, int gates, bool output_has_gate) {
+  void schedule(Func output, const std::vector<Product> &products, int gates, bool output_has_gate) {
     const Machine &machine = row_by_name(target_row).machine;
     schedule_product(machine, Tile{panels, rows, gate_by_gate, 0},
-                     {output, sum, lane, gate, panel, row, k_.x, lanes(), gates, output_has_gate});
+                     {output, products, lane, gate, panel, row, lanes(), gates, output_has_gate});
   }
 
   Var lane{"lane"}, gate{"gate"}, panel{"panel"}, row{"row"};
-  RDom k_;
 };
 
 class Projection : public ProductGenerator<Projection> {
@@ -110,20 +111,59 @@ class Projection : public ProductGenerator<Projection> {
   }
 
   void generate() {
-    Func sum = product(weights, bias, x, x.dim(0).extent());
-    out(lane, gate, panel, row) = sum(lane, gate, panel, row);
-    describe_weights(weights, bias, gates, x.dim(0).extent());
+    Expr k = length(x.dim(0).extent());
+    Product sum = product(weights, bias, x, k);
+    out(lane, gate, panel, row) = sum.func(lane, gate, panel, row);
+    describe_weights(weights, bias, gates, k);
     x.dim(0).set_min(0).set_stride(1);
     describe_panels(out, gates);
-    ProductGenerator::schedule(out, sum, gates, true);
+    ProductGenerator::schedule(out, {sum}, gates, true);
   }
 };
 
-class Step : public ProductGenerator<Step> {
+// What steps share: the cell, and its activations, compiled in or chosen at run time.
+template <class Self>
+class CellGenerator : public ProductGenerator<Self> {
  public:
   GeneratorParam<std::string> cell{"cell", "gru"};
-  GeneratorParam<int> phase{"phase", 0};
   GeneratorParam<std::string> activations{"activations", ""};  // comma-separated; empty = any, at run time
+
+ protected:
+  const Cell &the_cell() const {
+    const std::string &name = cell;
+    return cell_by_name(name);
+  }
+
+  // For activations chosen at run time, per activation kind (int32), alpha, beta, and at last clip (infinity = off).
+  void add_activation_inputs() {
+    if (!static_cast<const std::string &>(activations).empty()) return;
+    const Type type = this->type();
+    for (size_t i = 0; i < the_cell().default_activations.size(); i++) {
+      const std::string n = std::to_string(i);
+      kinds_.push_back(this->template add_input<int32_t>("kind_" + n));
+      alphas_.push_back(this->template add_input<Expr>("alpha_" + n, type));
+      betas_.push_back(this->template add_input<Expr>("beta_" + n, type));
+    }
+    clip_ = this->template add_input<Expr>("clip", type);
+  }
+
+  Expr activate(int i, const Expr &x) {
+    std::vector<std::string> names = split(activations, ',');
+    const Type type = this->type();
+    Expr one = cast(type, 1), zero = cast(type, 0);
+    if (!names.empty()) return activation(activation_by_name(names.at(i)), x, one, zero);
+    return any_activation(*kinds_.at(i), x, *clip_, *alphas_.at(i), *betas_.at(i));
+  }
+
+ private:
+  std::vector<GeneratorInput<int32_t> *> kinds_;
+  std::vector<GeneratorInput<Expr> *> alphas_, betas_;
+  GeneratorInput<Expr> *clip_ = nullptr;
+};
+
+class Step : public CellGenerator<Step> {
+ public:
+  GeneratorParam<int> phase{"phase", 0};
 
   Input<Buffer<>> weights{"weights", 4};
   Input<Buffer<>> bias{"bias", 3};
@@ -131,35 +171,26 @@ class Step : public ProductGenerator<Step> {
   Input<Buffer<>> operand{"operand", 2};
   Input<Buffer<>> state{"state", 3};
 
-  // Then, in this order: carried_i (3-D), and for activations chosen at run time, per activation kind (int32), alpha,
-  // beta, and at last clip (infinity = off); then the outputs (3-D).
+  // Then, in this order: carried_i (3-D), the activations' inputs, the outputs (3-D).
   void configure() {
     for (auto *buffer : {&weights, &bias, &input, &operand, &state}) buffer->set_type(type());
-    const Cell &c = cell_by_name(cell);
+    const Cell &c = the_cell();
     for (int i = 0; phase > 0 && i + 1 < c.phases[phase - 1].outputs; i++)
       carried_.push_back(add_input<Buffer<>>("carried_" + std::to_string(i), type(), 3));
-    if (static_cast<std::string>(activations).empty()) {
-      for (size_t i = 0; i < c.default_activations.size(); i++) {
-        const std::string n = std::to_string(i);
-        kinds_.push_back(add_input<int32_t>("kind_" + n));
-        alphas_.push_back(add_input<Expr>("alpha_" + n, type()));
-        betas_.push_back(add_input<Expr>("beta_" + n, type()));
-      }
-      clip_ = add_input<Expr>("clip", type());
-    }
+    add_activation_inputs();
     out_ = add_output<Buffer<>>("out", std::vector<Type>(c.phases[phase].outputs, type()), 3);
   }
 
   void generate() {
-    const Cell &c = cell_by_name(cell);
+    const Cell &c = the_cell();
     const hrnn::Phase &p = c.phases[phase];
     const int phase_gates = static_cast<int>(p.gates.size());
-    Expr extent = operand.dim(0).extent();
-    Func sum = product(weights, bias, operand, extent);
+    Expr k = length(operand.dim(0).extent());
+    Product sum = product(weights, bias, operand, k);
 
     PhaseInputs in;
     for (int g = 0; g < c.gates; g++) in.input.push_back(input(lane, g, panel, row));
-    for (int g = 0; g < phase_gates; g++) in.product.push_back(sum(lane, g, panel, row));
+    for (int g = 0; g < phase_gates; g++) in.product.push_back(sum.func(lane, g, panel, row));
     for (auto *carried : carried_) in.carried.push_back((*carried)(lane, panel, row));
     in.state = state(lane, panel, row);
     in.activation = [this](int i, Expr x) { return activate(i, x); };
@@ -170,31 +201,72 @@ class Step : public ProductGenerator<Step> {
     else
       (*out_)(lane, panel, row) = Tuple(values);
 
-    describe_weights(weights, bias, phase_gates, extent);
+    describe_weights(weights, bias, phase_gates, k);
     describe_panels(input, c.gates);
     operand.dim(0).set_min(0).set_stride(1);
     describe_panels(state, 0);
     for (auto *carried : carried_) describe_panels(*carried, 0);
     Func output = *out_;
     for (OutputImageParam &buffer : output.output_buffers()) describe_panels(buffer, 0);  // all have out's extents
-    ProductGenerator::schedule(output, sum, phase_gates, false);
+    ProductGenerator::schedule(output, {sum}, phase_gates, false);
   }
 
  private:
-  Expr activate(int i, const Expr &x) {
-    std::vector<std::string> names = split(activations, ',');
-    Expr one = cast(type(), 1), zero = cast(type(), 0);
-    if (!names.empty()) return activation(activation_by_name(names.at(i)), x, one, zero);
-    return any_activation(*kinds_.at(i), x, *clip_, *alphas_.at(i), *betas_.at(i));
-  }
-
   std::vector<Input<Buffer<>> *> carried_;
-  std::vector<Input<int32_t> *> kinds_;
-  std::vector<Input<Expr> *> alphas_, betas_;
-  Input<Expr> *clip_ = nullptr;
   Output<Buffer<>> *out_ = nullptr;
 };
 
+// A whole time step of a cell with one phase: the product with the input in the same kernel, for calls of a single step.
+class FusedStep : public CellGenerator<FusedStep> {
+ public:
+  Input<Buffer<>> x_weights{"x_weights", 4};
+  Input<Buffer<>> x_bias{"x_bias", 3};
+  Input<Buffer<>> x{"x", 2};
+  Input<Buffer<>> weights{"weights", 4};
+  Input<Buffer<>> bias{"bias", 3};
+  Input<Buffer<>> operand{"operand", 2};
+  Input<Buffer<>> state{"state", 3};
+
+  // Then the activations' inputs, and the output (3-D).
+  void configure() {
+    for (auto *buffer : {&x_weights, &x_bias, &x, &weights, &bias, &operand, &state}) buffer->set_type(type());
+    add_activation_inputs();
+    out_ = add_output<Buffer<>>("out", type(), 3);
+  }
+
+  void generate() {
+    const Cell &c = the_cell();
+    Expr x_length = x.dim(0).extent(), k = length(operand.dim(0).extent());
+    Product x_sum = product(x_weights, x_bias, x, x_length), sum = product(weights, bias, operand, k);
+
+    PhaseInputs in;
+    for (int g = 0; g < c.gates; g++) in.input.push_back(x_sum.func(lane, g, panel, row));
+    for (int g = 0; g < c.gates; g++) in.product.push_back(sum.func(lane, g, panel, row));
+    in.state = state(lane, panel, row);
+    in.activation = [this](int i, Expr e) { return activate(i, e); };
+    (*out_)(lane, panel, row) = c.phases[0].compute(in)[0];
+
+    describe_weights(x_weights, x_bias, c.gates, x_length);
+    describe_weights(weights, bias, c.gates, k);
+    x.dim(0).set_min(0).set_stride(1);
+    operand.dim(0).set_min(0).set_stride(1);
+    describe_panels(state, 0);
+    describe_panels(*out_, 0);
+    ProductGenerator::schedule(*out_, {x_sum, sum}, c.gates, false);
+  }
+
+ private:
+  Output<Buffer<>> *out_ = nullptr;
+};
+
+const char *generator_name(hrnn_kernel_kind kind) {
+  switch (kind) {
+    case HRNN_PROJECTION: return "hrnn_projection";
+    case HRNN_STEP: return "hrnn_step";
+    case HRNN_FUSED_STEP: return "hrnn_fused_step";
+  }
+  throw std::invalid_argument("no kernels are of kind " + std::to_string(kind));
+}
 }  // namespace
 
 std::string kernel_symbol(const std::string &prefix, const KernelSpec &spec, const TargetRow &target) {
@@ -202,7 +274,7 @@ std::string kernel_symbol(const std::string &prefix, const KernelSpec &spec, con
   if (spec.kind == HRNN_PROJECTION) {
     name += "_projection_g" + std::to_string(spec.gates);
   } else {
-    name += "_step_" + spec.cell;
+    name += (spec.kind == HRNN_FUSED_STEP ? "_fused_" : "_step_") + spec.cell;
     if (cell_by_name(spec.cell).phases.size() > 1) name += "_phase" + std::to_string(spec.phase);
     name += "_" + (spec.activations.empty() ? std::string("any") : join(spec.activations, "_"));
   }
@@ -217,9 +289,8 @@ Target kernel_target(const TargetRow &target) {
 }
 
 Module build_kernel(const KernelSpec &spec, const TargetRow &target, const std::string &symbol) {
-  const bool step = spec.kind == HRNN_STEP;
   GeneratorContext context(kernel_target(target));
-  auto generator = Internal::GeneratorRegistry::create(step ? "hrnn_step" : "hrnn_projection", context);
+  auto generator = Internal::GeneratorRegistry::create(generator_name(spec.kind), context);
   auto set = [&](const char *name, const std::string &value) { generator->set_generatorparam_value(name, value); };
   set("target_row", target.name);
   set("dtype", spec.dtype == HRNN_F64 ? "float64" : "float32");
@@ -227,12 +298,12 @@ Module build_kernel(const KernelSpec &spec, const TargetRow &target, const std::
   set("rows", std::to_string(spec.tile.rows));
   set("gate_by_gate", spec.tile.gate_by_gate ? "true" : "false");
   set("inner", std::to_string(spec.inner));
-  if (step) {
-    set("cell", spec.cell);
-    set("phase", std::to_string(spec.phase));
-    set("activations", join(spec.activations, ","));
-  } else {
+  if (spec.kind == HRNN_PROJECTION) {
     set("gates", std::to_string(spec.gates));
+  } else {
+    set("cell", spec.cell);
+    set("activations", join(spec.activations, ","));
+    if (spec.kind == HRNN_STEP) set("phase", std::to_string(spec.phase));
   }
 
   // As build_module(), but without the metadata nobody reads: only the function and its argv form.
@@ -277,3 +348,4 @@ hrnn_kernel kernel_row(const KernelSpec &spec) {
 // The registrations live at global scope: Halide's macro opens its own namespace.
 HALIDE_REGISTER_GENERATOR(hrnn::Projection, hrnn_projection)
 HALIDE_REGISTER_GENERATOR(hrnn::Step, hrnn_step)
+HALIDE_REGISTER_GENERATOR(hrnn::FusedStep, hrnn_fused_step)

@@ -23,6 +23,14 @@ std::vector<std::vector<std::string>> activation_sets(const std::string &cell) {
 
 }  // namespace
 
+void add_steps(std::vector<KernelFamily> *families, KernelFamily steps) {
+  steps.kind = HRNN_STEP;
+  families->push_back(steps);
+  if (cell_by_name(steps.cell).phases.size() > 1) return;  // between phases all units must be known
+  steps.kind = HRNN_FUSED_STEP;
+  families->push_back(steps);
+}
+
 std::vector<KernelFamily> library_families(const std::vector<std::string> &cells, const std::vector<hrnn_dtype> &dtypes,
                                            const std::vector<int> &hidden) {
   std::vector<KernelFamily> families;
@@ -32,9 +40,9 @@ std::vector<KernelFamily> library_families(const std::vector<std::string> &cells
     for (int count : gates) families.push_back({HRNN_PROJECTION, "", {}, count, dtype, 0});
     for (const std::string &cell : cells) {
       for (const auto &activations : activation_sets(cell)) {
-        families.push_back({HRNN_STEP, cell, activations, 0, dtype, 0});
+        add_steps(&families, {HRNN_STEP, cell, activations, 0, dtype, 0});
         for (int size : hidden)
-          if (!activations.empty()) families.push_back({HRNN_STEP, cell, activations, 0, dtype, size});
+          if (!activations.empty()) add_steps(&families, {HRNN_STEP, cell, activations, 0, dtype, size});
       }
     }
   }
@@ -44,11 +52,12 @@ std::vector<KernelFamily> library_families(const std::vector<std::string> &cells
 std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &target) {
   std::vector<KernelSpec> specs;
   if (family.dtype == HRNN_F64 && !target.float64) return specs;
-  const bool step = family.kind == HRNN_STEP;
+  const bool step = family.kind != HRNN_PROJECTION;
   const int phases = step ? static_cast<int>(cell_by_name(family.cell).phases.size()) : 1;
   for (int phase = 0; phase < phases; phase++) {
     const int gates = step ? static_cast<int>(cell_by_name(family.cell).phases[phase].gates.size()) : family.gates;
-    for (const Tile &tile : tiles(target.machine, gates)) {
+    const bool fused = family.kind == HRNN_FUSED_STEP;
+    for (const Tile &tile : fused ? fused_tiles(target.machine, gates) : tiles(target.machine, gates)) {
       KernelSpec spec;
       spec.kind = family.kind;
       spec.cell = family.cell;

@@ -12,8 +12,8 @@ namespace hrnn {
 
 struct KernelFamily {
   hrnn_kernel_kind kind;
-  std::string cell;                      // step: the cell; projection: ""
-  std::vector<std::string> activations;  // step: compiled in; empty = any, given at run time
+  std::string cell;                      // steps: the cell; projection: ""
+  std::vector<std::string> activations;  // steps: compiled in; empty = any, given at run time
   int gates;                             // projection: gates of the product
   hrnn_dtype dtype;
   int inner;                             // length of the product compiled in, 0 = any
@@ -23,6 +23,9 @@ struct KernelFamily {
 // cells and for dense layers (one gate). `hidden`: sizes that get kernels of their own beside the general ones.
 std::vector<KernelFamily> library_families(const std::vector<std::string> &cells, const std::vector<hrnn_dtype> &dtypes,
                                            const std::vector<int> &hidden);
+
+// The steps of a cell, fused ones too where it has one phase.
+void add_steps(std::vector<KernelFamily> *families, KernelFamily steps);
 
 // The kernels of a family on a target: its phases times the tiles.
 std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &target);

@@ -21,22 +21,23 @@ int vectors_per_panel(const Machine &machine) { return kPanelBytes / machine.vec
 // cycle (measured: 32 on Zen 4, 48 on Golden Cove).
 constexpr int kPanelRowsFromSecondLevel = 3;
 
-// One row, every weight used once: panels until the accumulators are enough, never spilling.
-int panels_for(const Machine &machine, int gates, int accumulators) {
+// One row, every weight used once: panels until the accumulators of a product are enough, those of all products fitting
+// the registers.
+int panels_for(const Machine &machine, int gates, int accumulators, int products) {
   const int one = gates * vectors_per_panel(machine);
   int panels = 1;
-  while (panels < 8 && panels * one < accumulators && 2 * panels * one + 2 <= machine.registers) panels *= 2;
+  while (panels < 8 && panels * one < accumulators && 2 * panels * one * products + 2 <= machine.registers) panels *= 2;
   return panels;
 }
 
 // Weights in the first-level cache: bound by latency, or by two loads a cycle, with some to spare.
-Tile first_level_tile(const Machine &machine, int gates) {
-  return {panels_for(machine, gates, kAccumulatorsForLatency + 4), 1, false, 1};
+Tile first_level_tile(const Machine &machine, int gates, int products = 1) {
+  return {panels_for(machine, gates, kAccumulatorsForLatency + 4, products), 1, false, 1};
 }
 
 // Weights from beyond: as few panels as keep up with the cache, since each is a stream of its own to the prefetcher.
-Tile streaming_tile(const Machine &machine, int gates) {
-  return {panels_for(machine, gates, kPanelRowsFromSecondLevel * vectors_per_panel(machine)), 1, false, 0};
+Tile streaming_tile(const Machine &machine, int gates, int products = 1) {
+  return {panels_for(machine, gates, kPanelRowsFromSecondLevel * vectors_per_panel(machine), products), 1, false, 0};
 }
 
 // Vector registers that a tile needs: its accumulators, the operands or the weights in use, one to spare.
@@ -67,6 +68,30 @@ Tile two_rows_tile(const Machine &machine, int gates) {
   return {panels, 2, registers_of(panels * gates * vectors_per_panel(machine), 2) > machine.registers, 0};
 }
 
+void schedule_cpu_product(const Tile &tile, Product &product, ProductLoops &s, const Var &tile_loop, int vector) {
+  product.func.compute_at(s.output, tile_loop)
+      .bound(s.lane, 0, s.lanes)
+      .bound(s.gate, 0, s.gates)
+      .bound_extent(s.panel, tile.panels)
+      .bound_extent(s.row, tile.rows);
+  Var lane_outer("lo"), lane_inner("li");
+  product.func.split(s.lane, lane_outer, lane_inner, vector)
+      .reorder(lane_inner, lane_outer, s.gate, s.panel, s.row)
+      .vectorize(lane_inner)
+      .unroll(lane_outer)
+      .unroll(s.gate)
+      .unroll(s.panel)
+      .unroll(s.row);
+  // Rows innermost: a vector of weights is loaded, used for every row, and its register is free again.
+  auto update = product.func.update();
+  update.split(s.lane, lane_outer, lane_inner, vector);
+  if (tile.gate_by_gate)
+    update.reorder(lane_inner, s.row, lane_outer, s.panel, product.k, s.gate);
+  else
+    update.reorder(lane_inner, s.row, lane_outer, s.gate, s.panel, product.k);
+  update.vectorize(lane_inner).unroll(s.row).unroll(lane_outer).unroll(s.panel).unroll(s.gate);
+}
+
 void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
   Var panel_outer("po"), panel_inner("pi"), row_outer("ro"), row_inner("ri");
   const int vector = s.lanes / vectors_per_panel(machine);
@@ -84,27 +109,7 @@ void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
   }
   s.output.vectorize(s.lane, vector).unroll(s.lane).unroll(panel_inner).unroll(row_inner);
 
-  s.product.compute_at(s.output, row_outer)
-      .bound(s.lane, 0, s.lanes)
-      .bound(s.gate, 0, s.gates)
-      .bound_extent(s.panel, tile.panels)
-      .bound_extent(s.row, tile.rows);
-  Var lane_outer("lo"), lane_inner("li");
-  s.product.split(s.lane, lane_outer, lane_inner, vector)
-      .reorder(lane_inner, lane_outer, s.gate, s.panel, s.row)
-      .vectorize(lane_inner)
-      .unroll(lane_outer)
-      .unroll(s.gate)
-      .unroll(s.panel)
-      .unroll(s.row);
-  // Rows innermost: a vector of weights is loaded, used for every row, and its register is free again.
-  auto update = s.product.update();
-  update.split(s.lane, lane_outer, lane_inner, vector);
-  if (tile.gate_by_gate)
-    update.reorder(lane_inner, s.row, lane_outer, s.panel, s.k, s.gate);
-  else
-    update.reorder(lane_inner, s.row, lane_outer, s.gate, s.panel, s.k);
-  update.vectorize(lane_inner).unroll(s.row).unroll(lane_outer).unroll(s.panel).unroll(s.gate);
+  for (Product &product : s.products) schedule_cpu_product(tile, product, s, row_outer, vector);
 }
 
 // One thread a hidden unit and row; a block covers `threads` units of one row. Every thread runs its own product, its
@@ -119,26 +124,38 @@ void schedule_gpu(const Machine &machine, ProductLoops &s) {
     s.output.reorder(s.lane, panel_inner, panel_outer, s.row);
   }
   s.output.gpu_blocks(panel_outer, s.row).gpu_threads(s.lane, panel_inner);
-  s.product.compute_at(s.output, s.lane).bound(s.gate, 0, s.gates).unroll(s.gate);
-  s.product.update().reorder(s.gate, s.k).unroll(s.gate);
+  for (Product &product : s.products) {
+    product.func.compute_at(s.output, s.lane).bound(s.gate, 0, s.gates).unroll(s.gate);
+    product.func.update().reorder(s.gate, product.k).unroll(s.gate);
+  }
+}
+
+// Each of `wanted` once, and the same with one panel, for the remainder of the panels.
+std::vector<Tile> with_remainders(const std::vector<Tile> &wanted) {
+  std::vector<Tile> all;
+  auto add = [&](const Tile &tile) {
+    for (const Tile &other : all)
+      if (other.panels == tile.panels && other.rows == tile.rows) return;
+    all.push_back(tile);
+  };
+  for (const Tile &tile : wanted) {
+    add(tile);
+    add({1, tile.rows, tile.gate_by_gate, 0});
+  }
+  return all;
 }
 
 }  // namespace
 
 std::vector<Tile> tiles(const Machine &machine, int gates) {
   if (machine.gpu) return {{1, 1, false, 0}};  // blocks handle their own remainders
-  std::vector<Tile> all;
-  auto add = [&](Tile tile) {
-    for (const Tile &other : all)
-      if (other.panels == tile.panels && other.rows == tile.rows) return;
-    all.push_back(tile);
-  };
-  for (Tile tile : {many_rows_tile(machine, gates), two_rows_tile(machine, gates), streaming_tile(machine, gates),
-                    first_level_tile(machine, gates)}) {
-    add(tile);
-    add({1, tile.rows, tile.gate_by_gate, 0});  // for the remainder of the panels
-  }
-  return all;
+  return with_remainders({many_rows_tile(machine, gates), two_rows_tile(machine, gates), streaming_tile(machine, gates),
+                          first_level_tile(machine, gates)});
+}
+
+std::vector<Tile> fused_tiles(const Machine &machine, int gates) {
+  if (machine.gpu) return {};  // a step is one launch anyway
+  return with_remainders({streaming_tile(machine, gates, 2), first_level_tile(machine, gates, 2)});
 }
 
 void schedule_product(const Machine &machine, const Tile &tile, ProductLoops loops) {

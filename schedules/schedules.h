@@ -25,14 +25,20 @@ struct Tile {
 // bandwidth beyond); each kind also with one panel, for the remainder.
 std::vector<Tile> tiles(const Machine &machine, int gates);
 
-// The loops of a product followed by something pointwise:
+// Those for kernels that compute two products of one row side by side.
+std::vector<Tile> fused_tiles(const Machine &machine, int gates);
+
+// The loops of products followed by something pointwise:
 //   product(lane, gate, panel, row) = bias; product += weights * operand over k
-//   output(lane, ..., panel, row) = f(product, ...)
-struct ProductLoops {
-  Halide::Func output;                     // the Func whose tiles are computed one after another
-  Halide::Func product;
-  Halide::Var lane, gate, panel, row;      // gate: undefined in output when it has no gate dimension
+//   output(lane, ..., panel, row) = f(products, ...)
+struct Product {
+  Halide::Func func;
   Halide::RVar k;
+};
+struct ProductLoops {
+  Halide::Func output;                 // the Func whose tiles are computed one after another
+  std::vector<Product> products;
+  Halide::Var lane, gate, panel, row;  // gate: undefined in output when it has no gate dimension
   int lanes, gates;
   bool output_has_gate;
 };

@@ -79,6 +79,7 @@ class Cover {
   }
   const Rectangle *begin() const { return rectangles_; }
   const Rectangle *end() const { return rectangles_ + count_; }
+  bool empty() const { return count_ == 0; }
 
  private:
   Rectangle rectangles_[kMaxTiles];  // at most one a kernel

@@ -238,6 +238,7 @@ hrnn_status hrnn_state_create(const hrnn_plan *plan, int64_t max_batch, hrnn_sta
     s.projection.init(plan->choice.directions[d].projection, plan->problem.dtype, plan->cell.gates, plan->panels,
                       plan->input, plan->projection(d), plan->layout.projection);
     for (int64_t i = 0; i < plan->cell.phases; i++) s.phases[i].init(*plan, d, i, max_batch);
+    s.fused.init(*plan, d);
   }
   state->projected = base + projected;
   memset(base, 0, size_t(layout.bytes));

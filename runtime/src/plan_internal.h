@@ -61,6 +61,7 @@ struct DirectionState {
   int current;  // which of h is the state
   ProjectionCall projection;
   StepCall phases[HRNN_MAX_PHASES];
+  FusedCall fused;
 };
 
 inline uint8_t *state_row(const hrnn_plan &plan, uint8_t *base, int64_t row) {

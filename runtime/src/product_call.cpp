@@ -85,6 +85,47 @@ int ProjectionCall::run_rows(int64_t rows, const uint8_t *x, int64_t x_stride, u
   return 0;
 }
 
+void FusedCall::init(const hrnn_plan &plan, int64_t direction) {
+  const LayerKernels &chosen = plan.choice.directions[direction];
+  cover_ = Cover(chosen.fused, plan.panels, 1);
+  if (cover_.empty()) return;
+  const int32_t dtype = plan.problem.dtype;
+  panel_bytes_ = plan.lanes * plan.element;
+  x_weights_.init(dtype, plan.cell.gates, plan.panels, plan.input, plan.projection(direction), plan.layout.projection);
+  weights_.init(dtype, plan.cell.gates, plan.panels, plan.hidden, plan.phase(direction, 0), plan.layout.phases[0]);
+  auto init_row = [&](Tensor<2> *t, int64_t extent) {
+    t->init(dtype);
+    t->set(0, extent, 1);
+    t->set(1, 1, extent);
+    return t->arg();
+  };
+  auto init_panels = [&](Tensor<3> *t) {
+    t->init(dtype);
+    t->set(0, plan.lanes, 1);
+    t->set(1, plan.panels, plan.lanes);
+    t->set(2, 1, plan.padded());
+    return t->arg();
+  };
+  int n = 0;
+  for (void *arg : {x_weights_.weights.arg(), x_weights_.bias.arg(), init_row(&x_, plan.input), weights_.weights.arg(),
+                    weights_.bias.arg(), init_row(&operand_, plan.hidden), init_panels(&state_)})
+    args_[n++] = arg;
+  if (chosen.any_activation) append_activation_arguments(plan, direction, args_, &n);
+  args_[n++] = init_panels(&out_);
+}
+
+int FusedCall::run(const uint8_t *x, const uint8_t *h, uint8_t *out) {
+  x_.host() = const_cast<uint8_t *>(x);
+  operand_.host() = state_.host() = const_cast<uint8_t *>(h);
+  for (const Rectangle &r : cover_) {
+    out_.dims[1].extent = int32_t(r.panels);
+    out_.dims[1].min = int32_t(r.panel);
+    out_.host() = out + r.panel * panel_bytes_;
+    if (int error = r.kernel->entry(args_)) return error;
+  }
+  return 0;
+}
+
 void StepCall::init(const hrnn_plan &plan, int64_t direction, int64_t phase, int64_t max_batch) {
   const int32_t dtype = plan.problem.dtype;
   const LayerKernels &chosen = plan.choice.directions[direction];

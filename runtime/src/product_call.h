@@ -11,6 +11,7 @@ struct hrnn_plan;
 namespace hrnn {
 
 constexpr int kMaxCarried = 3;
+constexpr int kMostActivationArguments = 3 * HRNN_MAX_ACTIVATIONS + 1;  // kind, alpha, beta of each; clip
 
 // Packed weights and biases as kernels take them.
 struct WeightTensors {
@@ -39,6 +40,25 @@ class ProjectionCall {
   int64_t panels_, panel_values_, element_;
 };
 
+// A whole time step of one row.
+class FusedCall {
+ public:
+  // Does nothing where the plan has no fused kernels.
+  void init(const hrnn_plan &plan, int64_t direction);
+  bool usable() const { return !cover_.empty(); }
+
+  // `h`: the state before; the one after goes to `out`.
+  int run(const uint8_t *x, const uint8_t *h, uint8_t *out);
+
+ private:
+  WeightTensors x_weights_, weights_;
+  Tensor<2> x_, operand_;
+  Tensor<3> state_, out_;
+  void *args_[7 + kMostActivationArguments + 1];
+  int64_t panel_bytes_;
+  Cover cover_;
+};
+
 // One phase of a time step.
 class StepCall {
  public:
@@ -60,8 +80,7 @@ class StepCall {
   Tensor<4> input_;
   Tensor<2> operand_;
   Tensor<3> state_, carried_[kMaxCarried], out_[1 + kMaxCarried];
-  // Activations at run time take four arguments at most: kind, alpha, beta of each, and clip.
-  void *args_[5 + kMaxCarried + 3 * HRNN_MAX_ACTIVATIONS + 1 + 1 + kMaxCarried];
+  void *args_[5 + kMaxCarried + kMostActivationArguments + 1 + kMaxCarried];
   const KernelSet *kernels_;
   int64_t outputs_, carried_in_, lanes_, row_values_, element_;
   int64_t panels_, stretch_;   // panels of a stretch: as many as are computed between two turns

@@ -98,9 +98,23 @@ int run_chunk(const Pass &pass, int64_t begin, int64_t end) {
   return 0;
 }
 
+// The only step of the only row.
+int run_fused(const Pass &pass) {
+  DirectionState &d = pass.state->directions[pass.direction];
+  if (int error = d.fused.run(x_at(pass, 0, 0), d.h[d.current], d.h[1 - d.current])) return error;
+  d.current = 1 - d.current;
+  copy_outputs(pass, 0, 1);
+  return 0;
+}
+
 hrnn_status run_direction(const Pass &pass, hrnn_error *error) {
   const int64_t batch = pass.args->batch;
   const int64_t total = batch == 0 ? 0 : pass.length(0);  // the longest
+  if (batch == 1 && total == 1 && pass.state->directions[pass.direction].fused.usable()) {
+    if (int code = run_fused(pass))
+      return fail(error, HRNN_DEVICE_ERROR, "a kernel of %s returned error %d", pass.plan->selection.variant, code);
+    return HRNN_OK;
+  }
   const int64_t chunk = batch == 0 ? 1 : pass.state->chunk_rows / batch;
   for (int64_t begin = 0; begin < total; begin += chunk) {
     const int64_t end = begin + chunk < total ? begin + chunk : total;

@@ -139,13 +139,13 @@ KernelSet collect_projection(const KernelSource &source, const hrnn_target *targ
   });
 }
 
-KernelSet collect_phase(const KernelSource &source, const hrnn_target *target, const hrnn_problem &p, const CellShape &cell,
-                        uint32_t phase, int direction, Fit wanted, const CacheSizes &caches) {
-  const ProductShape shape = {cell.gates_of_phase(phase), p.hidden_size, p.hidden_size};
+// Kernels of steps: `weight_bytes` are those that a step reads.
+KernelSet collect_steps(const KernelSource &source, const hrnn_target *target, const hrnn_problem &p, hrnn_kernel_kind kind,
+                        uint32_t phase, int direction, Fit wanted, const CacheSizes &caches, int64_t weight_bytes) {
   return collect(source, [&](const hrnn_kernel &k) {
-    return k.kind == HRNN_STEP && same_target(k.target, target) && k.dtype == uint32_t(p.dtype) && k.phase == phase &&
+    return k.kind == kind && same_target(k.target, target) && k.dtype == uint32_t(p.dtype) && k.phase == phase &&
            strcmp(k.cell, p.cell) == 0 && inner_fits(k, p.hidden_size) && activations_fit(k, p, direction) == wanted &&
-           weights_fit(k, caches, shape.bytes(p.dtype));
+           weights_fit(k, caches, weight_bytes);
   });
 }
 
@@ -161,10 +161,15 @@ bool choose_direction(const KernelSource &source, const hrnn_target *target, con
   for (Fit fit : {Fit::Compiled, Fit::General}) {
     bool complete = true;
     for (int64_t phase = 0; phase < cell.phases && complete; phase++) {
-      chosen->phases[phase] = collect_phase(source, target, p, cell, uint32_t(phase), direction, fit, caches);
+      const ProductShape recurrent = {cell.gates_of_phase(phase), p.hidden_size, p.hidden_size};
+      chosen->phases[phase] = collect_steps(source, target, p, HRNN_STEP, uint32_t(phase), direction, fit, caches,
+                                            recurrent.bytes(p.dtype));
       complete = covers(chosen->phases[phase]);
     }
     if (!complete) continue;
+    const ProductShape both = {cell.gates, p.hidden_size, p.input_size + p.hidden_size};
+    chosen->fused = collect_steps(source, target, p, HRNN_FUSED_STEP, 0, direction, fit, caches, both.bytes(p.dtype));
+    if (!covers(chosen->fused)) chosen->fused.count = 0;
     chosen->any_activation = fit == Fit::General;
     return true;
   }

@@ -139,8 +139,14 @@ class Call {
       inputs_.back()->upload();
       fixed_.push_back(inputs_.back()->whole());
     };
-    const bool step = kernel.kind == HRNN_STEP;
+    const bool step = kernel.kind != HRNN_PROJECTION;
     const int products = step ? count_bits(kernel.phase_gates) : gates;
+    if (kernel.kind == HRNN_FUSED_STEP) {
+      constexpr int kInput = 7;
+      input({lanes, gates, kInput, panels});
+      input({lanes, gates, panels});
+      input({kInput, rows});
+    }
     input({lanes, products, inner, panels});  // weights
     input({lanes, products, panels});         // bias
     if (!step) {
@@ -148,7 +154,7 @@ class Call {
       outputs_.push_back(std::make_unique<Array>(dtype, device, std::vector<int>{lanes, gates, panels, rows}));
       return;
     }
-    input({lanes, gates, panels, rows});
+    if (kernel.kind == HRNN_STEP) input({lanes, gates, panels, rows});
     input({inner, rows});          // operand
     input({lanes, panels, rows});  // state
     const bool last = kernel.phase + 1 == kernel.phases;

@@ -115,28 +115,32 @@ Report check_shapes(const Kernels &kernels, int draws) {
   Report report;
   std::mt19937 random(1);
   const bool relu = has_relu_kernels(kernels.rows());
-  int turn = 0;
+  int turn = 0, single_turn = 0;
+  std::mt19937 single_random(9);
+  auto check = [&](const std::string &cell, int hidden, int time, int batch, int turn, std::mt19937 &random) {
+    LayerRun run;
+    run.cell = cell;
+    run.dtype = kernels.dtype;
+    run.layer.direction = pick<std::string>({"forward", "reverse", "bidirectional"}, &random);
+    draw_activations(&run, turn, relu, &random);
+    const int input = pick<int>({1, 3, 16, 17, 31}, &random);
+    const Shape shape = {input, hidden, time > 0 ? time : pick<int>({1, 2, 7}, &random), batch};
+    const unsigned flags = random();
+    const RandomParts parts = {flags % 4 != 0, (flags >> 2) % 3 != 0, (flags >> 4) % 2 == 0};
+    run.batch_major = (flags >> 5) % 2;
+    run.want_y = (flags >> 6) % 4 != 0;
+    run.want_y_h = !run.want_y || (flags >> 8) % 4 != 0;
+    run.spare_batch = int((flags >> 10) % 3);
+    // All weights in the first-level cache, or next to none in any.
+    run.l1 = run.l2 = (flags >> 12) % 2 ? 1 << 30 : 4 << 10;
+    check_run(&run, shape, parts, kernels.choice(), &random, &report);
+  };
   for (const std::string &cell : kernels.cells()) {
     for (int hidden : hidden_sizes(kernels)) {
-      for (int batch : batch_sizes(kernels)) {
-        for (int draw = 0; draw < draws; draw++, turn++) {
-          LayerRun run;
-          run.cell = cell;
-          run.dtype = kernels.dtype;
-          run.layer.direction = pick<std::string>({"forward", "reverse", "bidirectional"}, &random);
-          draw_activations(&run, turn, relu, &random);
-          const Shape shape = {pick<int>({1, 3, 16, 17, 31}, &random), hidden, pick<int>({1, 2, 7}, &random), batch};
-          const unsigned flags = random();
-          const RandomParts parts = {flags % 4 != 0, (flags >> 2) % 3 != 0, (flags >> 4) % 2 == 0};
-          run.batch_major = (flags >> 5) % 2;
-          run.want_y = (flags >> 6) % 4 != 0;
-          run.want_y_h = !run.want_y || (flags >> 8) % 4 != 0;
-          run.spare_batch = int((flags >> 10) % 3);
-          // All weights in the first-level cache, or next to none in any.
-          run.l1 = run.l2 = (flags >> 12) % 2 ? 1 << 30 : 4 << 10;
-          check_run(&run, shape, parts, kernels.choice(), &random, &report);
-        }
-      }
+      for (int batch : batch_sizes(kernels))
+        for (int draw = 0; draw < draws; draw++) check(cell, hidden, 0, batch, turn++, random);
+      // One step of one row has kernels of its own.
+      for (int draw = 0; draw < 12; draw++) check(cell, hidden, 1, 1, single_turn++, single_random);
     }
   }
   return report;

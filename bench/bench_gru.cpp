@@ -97,6 +97,9 @@ class Layer {
     args_.batch = problem.batch;
     args_.x = x_.data();
     args_.y = y_.data();
+    for (int row = 0; row < problem.batch && problem.ragged; row++) lengths_.push_back(problem.length(row));
+    if (problem.ragged) args_.lengths = lengths_.data();
+    steps_ = problem.steps();
   }
 
   void run() {
@@ -111,13 +114,13 @@ class Layer {
     const double begin = thread_seconds();
     run();  // warm again after whatever ran before, unless a run is so long that it does not matter
     double last = thread_seconds();
-    if (last - begin > 4 * seconds) return (last - begin) / problem_.time * 1e6;
+    if (last - begin > 4 * seconds) return (last - begin) / steps_ * 1e6;
     const int runs = 1 + int(kLookSeconds / (last - begin));
     std::vector<double> times;
     for (const double end = last + seconds; last < end;) {
       for (int i = 0; i < runs; i++) run();
       const double at = thread_seconds();
-      times.push_back((at - last) / (runs * problem_.time) * 1e6);
+      times.push_back((at - last) / (runs * steps_) * 1e6);
       last = at;
     }
     return median(times);
@@ -134,6 +137,7 @@ class Layer {
   }
 
   const Problem &problem() const { return problem_; }
+  const std::vector<int32_t> &lengths() const { return lengths_; }  // empty: all as long as they can be
   const char *variant() const { return selection_.variant; }
 
  private:
@@ -142,7 +146,9 @@ class Layer {
   }
 
   Problem problem_;
+  double steps_;
   std::vector<float> w_, r_, b_, x_, y_;
+  std::vector<int32_t> lengths_;
   std::unique_ptr<hrnn_plan, PlanDeleter> plan_;
   std::unique_ptr<hrnn_state, PlanDeleter> state_;
   hrnn_selection selection_ = descriptor<hrnn_selection>();
@@ -277,6 +283,8 @@ void serve(const std::string &variant) {
                 {"hidden", p.hidden},
                 {"batch", p.batch},
                 {"time", p.time},
+                {"steps", p.steps()},
+                {"lengths", measurement->layer.lengths()},
                 {"reverse", p.direction == HRNN_REVERSE},
                 {"streaming", p.streaming()},
                 {"flops", p.input_flops() + p.state_flops()}};

@@ -81,6 +81,9 @@ def layer_model(layer, directory):
     if layer["streaming"]:
         inputs, outputs = [*inputs, tensor_info("H", d, b, h)], [tensor_info("Y", d, b, h)]
         names = ["X", "W", "R", "B", "", "H"], ["", "Y"]
+    if layer["lengths"]:
+        weights.append(("lengths", np.array(layer["lengths"], np.int32)))
+        names[0][4:] = ["lengths"]
     node = onnx.helper.make_node("RNN" if gates == 1 else "GRU", *names, **attributes)
     return serialized([node], inputs, outputs, weights)
 
@@ -90,7 +93,7 @@ class Peer:
 
     def __init__(self, layer, directory):
         d, h, t, b = (layer[name] for name in ("directions", "hidden", "time", "batch"))
-        self.streaming, self.steps = layer["streaming"], t
+        self.streaming, self.steps = layer["streaming"], layer["steps"]
         self.session = self.open(layer_model(layer, directory))
         self.x = np.fromfile(directory / "x", np.float32).reshape(t, b, layer["input"])
         self.state = np.zeros((d, b, h), np.float32)
@@ -241,15 +244,15 @@ def main():
     limits = bench.ask("limits")
     print(f"{cpu_name()}, core {core}, one thread. Limits: {limits_line(limits)}.")
     print(f"ONNX Runtime {ort.__version__}; a call of it from Python with nothing to do: {call_overhead():.1f} us.\n")
-    columns = ["T", "B", "I", "H", "variant", "us/step", "GFLOP/s", "share of limit", "ONNX Runtime us/step", "ratio"]
+    columns = ["T", "lengths", "B", "I", "H", "variant", "us/step", "GFLOP/s", "share of limit", "ONNX Runtime us/step", "ratio"]
     print("| " + " | ".join([*columns, "largest difference"]) + " |")
-    print("|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|", flush=True)
+    print("|--:|---|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|", flush=True)
     results = []
     for descriptor in problems:
         with tempfile.TemporaryDirectory() as directory:
             r = measure(bench, descriptor, pathlib.Path(directory), args.seconds)
         results.append(r)
-        cells = [r["time"], r["batch"], r["input"], r["hidden"], r["variant"], number(r["us"]), f"{r['gflops']:.1f}"]
+        cells = [r["time"], "ragged" if r["lengths"] else "full", r["batch"], r["input"], r["hidden"], r["variant"], number(r["us"]), f"{r['gflops']:.1f}"]
         cells += [f"{100 * r['share']:.0f} %", number(r["peer_us"]), f"{r['ratio']:.2f}", f"{r['difference']:.0e}"]
         print("| " + " | ".join(map(str, cells)) + " |", flush=True)
     if args.json:

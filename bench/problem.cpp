@@ -32,11 +32,18 @@ void expect_end(const std::string &descriptor, const std::string &rest) {
 
 }  // namespace
 
+double Problem::steps() const {
+  double sum = 0;
+  for (int row = 0; row < batch; row++) sum += length(row);
+  return sum / batch;
+}
+
 Problem parse_problem(const std::string &descriptor) {
   std::vector<std::string> fields;
   std::istringstream stream(descriptor);
   for (std::string field; std::getline(stream, field, ':');) fields.push_back(field);
-  if (fields.size() != 7) refuse(descriptor, "it has " + std::to_string(fields.size()) + " fields instead of 7");
+  if (fields.size() != 7 && fields.size() != 8)
+    refuse(descriptor, "it has " + std::to_string(fields.size()) + " fields instead of 7 or 8");
 
   Problem p{};
   p.text = descriptor;
@@ -67,6 +74,8 @@ Problem parse_problem(const std::string &descriptor) {
   else
     refuse(descriptor, "the direction '" + fields[5] + "' is none of fwd, rev, bidi");
   if (fields[6] != "f32") refuse(descriptor, "the type '" + fields[6] + "' is not f32");
+  p.ragged = fields.size() == 8;
+  if (p.ragged && fields[7] != "ragged") refuse(descriptor, "the last field '" + fields[7] + "' is not ragged");
   return p;
 }
 

@@ -10,6 +10,9 @@
 //   t100                           time steps; t1 with fwd is streaming: the state stays from call to call
 //   fwd | rev | bidi               direction
 //   f32                            type of weights, state and input
+//
+// An eighth field `ragged`: the sequences have lengths from 1 to T, evenly spread. Its steps count as full ones: the sum of
+// the lengths over the batch.
 #pragma once
 #include <string>
 #include <vector>
@@ -24,7 +27,10 @@ struct Problem {
   int gates;
   int input, hidden, batch, time;
   hrnn_direction direction;
+  bool ragged;
 
+  int32_t length(int row) const { return ragged && batch > 1 ? 1 + int32_t(int64_t(row) * (time - 1) / (batch - 1)) : time; }
+  double steps() const;  // full ones
   bool streaming() const { return time == 1 && direction == HRNN_FORWARD; }
   int directions() const { return direction == HRNN_BIDIRECTIONAL ? 2 : 1; }
   size_t w_values() const { return size_t(directions()) * gates * hidden * input; }

@@ -89,7 +89,7 @@ hrnn_status init_plan(hrnn_plan *plan, const hrnn_problem *problem, const hrnn_o
 
 int64_t chunk_rows(const CacheSizes &caches, int64_t row_bytes, int64_t max_batch) {
   const int64_t bytes = caches.l2 / 4 < kMostChunkBytes ? caches.l2 / 4 : kMostChunkBytes;
-  const int64_t least = max_batch > kLeastChunkRows ? max_batch : kLeastChunkRows;
+  const int64_t batch_rows = kRaggedSteps * max_batch, least = batch_rows > kLeastChunkRows ? batch_rows : kLeastChunkRows;
   return bytes / row_bytes > least ? bytes / row_bytes : least;
 }
 
@@ -221,7 +221,7 @@ hrnn_status hrnn_state_create(const hrnn_plan *plan, int64_t max_batch, hrnn_sta
     for (int64_t i = 0; i < 2 + (plan->cell.phases > 1 ? 1 + plan->carried : 0); i++) offsets[d][i] = layout.add(h_bytes);
   const int64_t projected = layout.add(state->chunk_rows * projection_row);
   if (!state->memory.allocate(size_t(layout.bytes)) || !state->order.resize(size_t(max_batch)) ||
-      !state->lengths.resize(size_t(max_batch))) {
+      !state->lengths.resize(size_t(max_batch)) || !state->sort_keys.resize(size_t(max_batch))) {
     hrnn_state_destroy(state);
     return fail(error, HRNN_OUT_OF_MEMORY, "no memory for a state of %lld bytes", static_cast<long long>(layout.bytes));
   }
@@ -260,7 +260,7 @@ void hrnn_state_destroy(hrnn_state *state) {
 }
 
 size_t hrnn_state_bytes(const hrnn_state *state) {
-  return sizeof *state + state->memory.size() + state->order.bytes() + state->lengths.bytes();
+  return sizeof *state + state->memory.size() + state->order.bytes() + state->lengths.bytes() + state->sort_keys.bytes();
 }
 
 void hrnn_state_reset(hrnn_state *state) {

@@ -53,6 +53,9 @@ struct hrnn_plan {
 
 namespace hrnn {
 
+// Sequences of different lengths are projected one by one, so many steps at once: a whole number of every kernel's rows.
+constexpr int64_t kRaggedSteps = 8;
+
 // Per direction: the state, twice (kernels never write what they read), the operand between two phases and what is
 // carried along; then the projections of a stretch of time steps.
 struct DirectionState {
@@ -78,6 +81,7 @@ struct hrnn_state {
   uint8_t *projected;            // [chunk_rows, panels, gates, lanes]
   hrnn::Array<int32_t> order;    // rows by falling length
   hrnn::Array<int32_t> lengths;  // in that order
+  hrnn::Array<int64_t> sort_keys;
   hrnn::DeviceState *device;
 };
 

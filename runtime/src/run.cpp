@@ -115,7 +115,8 @@ hrnn_status run_direction(const Pass &pass, hrnn_error *error) {
       return fail(error, HRNN_DEVICE_ERROR, "a kernel of %s returned error %d", pass.plan->selection.variant, code);
     return HRNN_OK;
   }
-  const int64_t chunk = batch == 0 ? 1 : pass.state->chunk_rows / batch;
+  int64_t chunk = batch == 0 ? 1 : pass.state->chunk_rows / batch;
+  if (pass.ragged) chunk -= chunk % kRaggedSteps;
   for (int64_t begin = 0; begin < total; begin += chunk) {
     const int64_t end = begin + chunk < total ? begin + chunk : total;
     int code = project_chunk(pass, begin, end);
@@ -170,21 +171,36 @@ hrnn_status check_args(const hrnn_plan *plan, const hrnn_state *state, const hrn
   return HRNN_OK;
 }
 
-// Sorts rows by falling length (insertion keeps equal ones in order and needs no memory).
+// Lets key `at` of a heap with the smallest on top sink to its place.
+void sink(int64_t *keys, int64_t at, int64_t count) {
+  const int64_t key = keys[at];
+  for (int64_t child; (child = 2 * at + 1) < count; at = child) {
+    if (child + 1 < count && keys[child + 1] < keys[child]) child++;
+    if (keys[child] >= key) break;
+    keys[at] = keys[child];
+  }
+  keys[at] = key;
+}
+
+// Rows by falling length, equal ones in their own order, by a heap sort: no memory, and never slow. False where all have
+// all steps.
 bool sort_rows(hrnn_state *state, const hrnn_run_args &args) {
   bool ragged = false;
+  int64_t *keys = state->sort_keys.data();
   for (int64_t b = 0; b < args.batch; b++) {
-    const int32_t length = args.lengths == nullptr ? int32_t(args.time) : args.lengths[b];
-    ragged |= length != args.time || length == 0;
-    int64_t at = b;
-    for (; at > 0 && state->lengths[at - 1] < length; at--) {
-      state->lengths[at] = state->lengths[at - 1];
-      state->order[at] = state->order[at - 1];
-    }
-    state->lengths[at] = length;
-    state->order[at] = int32_t(b);
+    ragged |= args.lengths[b] != args.time || args.lengths[b] == 0;
+    keys[b] = int64_t{args.lengths[b]} << 32 | (INT32_MAX - b);
   }
-  return ragged;
+  if (!ragged) return false;
+  for (int64_t b = args.batch / 2; b-- > 0;) sink(keys, b, args.batch);
+  for (int64_t count = args.batch; count > 0; count--) {
+    const int64_t smallest = keys[0];
+    keys[0] = keys[count - 1];
+    sink(keys, 0, count - 1);
+    state->lengths[size_t(count - 1)] = int32_t(smallest >> 32);
+    state->order[size_t(count - 1)] = int32_t(INT32_MAX - (smallest & INT32_MAX));
+  }
+  return true;
 }
 
 void load_initial_state(const Pass &pass) {

@@ -214,8 +214,8 @@ Report check_large(const Kernels &kernels, bool quick) {
           if (quick && direction != std::string("bidirectional")) continue;
           // 256 KiB are 1365 rows of a GRU's 3 * 64 bytes: some 273 steps of 5 sequences.
           check(direction, {2, 5, rnn ? 900 : 300, 5}, lengths);
-          // Fewer than one step: each is a stretch of its own.
-          check(direction, {2, 20, 3, rnn ? 2100 : 700}, lengths);
+          // More sequences than that: 8 steps of all of them.
+          check(direction, {2, 20, 11, rnn ? 2100 : 700}, lengths);
         }
       }
       // More than 512 KiB of weights.

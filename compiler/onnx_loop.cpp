@@ -30,13 +30,14 @@ struct Step {
   enum class Kind {
     Unusable,   // `problem` says why
     Count,      // an integer (or its conversion to float)
-    Condition,  // a bool that is `holds`: true as long as another iteration is due
+    Condition,  // a bool that says whether another iteration is due
     Tensor,     // a row for every sequence of the batch
   };
   Kind kind = Kind::Unusable;
   std::string problem;
   Count count;
-  bool holds = false;
+  bool known = false;  // Condition: it is true up to step number `limit`, or always where there is none
+  std::optional<Dim> limit;
   Expression row;
 };
 
@@ -60,6 +61,7 @@ struct State {
 struct LoopForm {
   const GraphProto *body = nullptr;
   Dim steps;
+  bool counted = true;  // false where only the condition says how many steps there are
   std::vector<State> states;
   std::vector<Source> scanned;  // Scan's inputs
   std::vector<std::string> scanned_names;
@@ -139,7 +141,19 @@ class Body {
     if (proto->op_type() == "And") {
       return holds_before(proto->input(0), levels - 1) && holds_before(proto->input(1), levels - 1);
     }
-    return proto->op_type() == "Less" && less(proto->input(0), proto->input(1), form_.steps);
+    if (proto->op_type() != "Less") return false;
+    const auto a = count(proto->input(0)), b = count(proto->input(1));
+    if (!a || !b || a->slope != 0 || b->slope != 0) return false;
+    const auto margin = (b->offset - a->offset - form_.steps).literal();  // a < b where there is a step to make
+    return margin && *margin >= 0;
+  }
+
+  // How many steps a condition of the body allows; nothing where it is unknown. `always`: it never stops the loop.
+  std::optional<Dim> allowed_steps(const std::string &name, bool *always) const {
+    const Step *made = step(name);
+    *always = made ? made->kind == Step::Kind::Condition && made->known && !made->limit : holds_before(name);
+    if (!made || made->kind != Step::Kind::Condition || !made->known) return std::nullopt;
+    return made->limit;
   }
 
  private:
@@ -170,10 +184,11 @@ class Body {
     step.count = std::move(count);
     return step;
   }
-  static Step condition(bool holds) {
+  static Step condition(bool known, std::optional<Dim> limit) {
     Step step;
     step.kind = Step::Kind::Condition;
-    step.holds = holds;
+    step.known = known;
+    step.limit = std::move(limit);
     return step;
   }
   static Step unusable(std::string problem) {
@@ -184,7 +199,7 @@ class Body {
 
   void bind_inputs() {
     if (!form_.iteration.empty()) bind(form_.iteration, number({1, Dim(0)}));
-    if (!form_.condition_in.empty()) bind(form_.condition_in, condition(true));
+    if (!form_.condition_in.empty()) bind(form_.condition_in, condition(true, std::nullopt));
     for (size_t i = 0; i < form_.states.size(); ++i) {
       State &state = form_.states[i];
       const auto start = known_count(state.initial);
@@ -272,14 +287,6 @@ class Body {
     const auto known = known_integers(value);
     if (!known || known->size() != 1) return std::nullopt;
     return Count{0, known->front()};
-  }
-
-  // a < b for all iterations but the last, of `steps`.
-  bool less(const std::string &left, const std::string &right, const Dim &last) const {
-    const auto a = count(left), b = count(right);
-    if (!a || !b || b->slope != 0 || (a->slope != 0 && a->slope != 1)) return false;
-    const auto margin = (b->offset - a->offset - last).literal();
-    return margin && *margin >= 0;
   }
 
   // ---- Nodes ----
@@ -416,17 +423,28 @@ class Body {
 
   Step compare(OnnxNode &node) {
     if (node.input_count() != 2) throw NoCell{"it has not two inputs"};
-    if (node.type() == "Less") return condition(less(node.input_name(0), node.input_name(1), form_.steps - Dim(1)));
-    const auto holds = [&](const std::string &name) {
-      const Step *made = step(name);
-      if (made) return made->kind == Step::Kind::Condition && made->holds;
-      return holds_before(name);
-    };
-    return condition(holds(node.input_name(0)) && holds(node.input_name(1)));
+    if (node.type() == "Less") {  // i + a < b: after step i there is another one, up to step b - a + 1
+      const auto a = count(node.input_name(0)), b = count(node.input_name(1));
+      if (!a || !b || a->slope != 1 || b->slope != 0) return condition(false, std::nullopt);
+      return condition(true, b->offset - a->offset + Dim(1));
+    }
+    bool always[2];
+    const auto left = allowed_steps(node.input_name(0), &always[0]);
+    const auto right = allowed_steps(node.input_name(1), &always[1]);
+    if (always[0] && always[1]) return condition(true, std::nullopt);
+    if (always[0] || always[1]) return condition(left || right, left ? left : right);
+    if (!left || !right) return condition(false, std::nullopt);
+    const auto margin = (*left - *right).literal();
+    return condition(margin.has_value(), margin && *margin > 0 ? right : left);
   }
 
   Step gather(OnnxNode &node) {
-    const Value &data = node.input(0, "data");
+    const std::string &name = node.input_name(0);
+    if (step(name)) throw NoCell{"it picks elements of a row"};
+    const Value &data = value(name);
+    if (data.kind == Value::Kind::Unusable) {
+      throw NoCell{fmt::format("'{}' comes from a node that cannot be compiled", name)};
+    }
     const auto position = count(node.input_name(1));
     const int64_t axis = node.axis(node.integer("axis", 0), data.rank());
     if (!position) throw NoCell{"it picks a step by an index that is computed from data"};
@@ -539,12 +557,14 @@ class Body {
     }
     int64_t begin = 0, total = 0;
     for (size_t i = 0; i < sizes.size(); ++i) {
-      if (sizes[i] < 1 || sizes[i] > a.width) throw NoCell{"its parts do not fit the row"};
+      if (sizes[i] < 0 || sizes[i] > a.width) throw NoCell{"its parts do not fit the row"};
       total += sizes[i];
       if (i < static_cast<size_t>(index)) begin += sizes[i];
     }
     if (total != a.width || static_cast<size_t>(index) >= sizes.size()) throw NoCell{"its parts do not fit the row"};
-    return tensor(algebra.slice(a, begin, begin + sizes[static_cast<size_t>(index)]));
+    const int64_t size = sizes[static_cast<size_t>(index)];
+    if (size == 0) throw NoCell{fmt::format("its part {} is empty", index)};  // Keras 2 writes one that nobody reads
+    return tensor(algebra.slice(a, begin, begin + size));
   }
 
   double number_input(OnnxNode &node, size_t input, double otherwise) {
@@ -568,7 +588,7 @@ class Body {
     return tensor(algebra.clip(row(node.input_name(0)), low, high));
   }
 
-  // max(a, 0), and what jax.nn.hard_sigmoid and relu6 write.
+  // One side of relu, or of the clip that hard_sigmoid and relu6 are made of.
   Step clip_one_side(OnnxNode &node, bool is_max) {
     constexpr double kInfinity = std::numeric_limits<double>::infinity();
     if (node.input_count() != 2) throw NoCell{"it has not two inputs"};
@@ -576,12 +596,6 @@ class Body {
     const double limit = number_input(node, bound, 0);
     const Expression a = row(node.input_name(1 - bound));
     if (is_max) return tensor(algebra.clip(a, limit, kInfinity));
-    const bool above_zero = a.terms.size() == 1 && a.terms[0].scale == 1 && a.terms[0].factors.size() == 1;
-    if (above_zero) {  // min(relu(a), c)
-      const Atom inner = algebra.atom(a.terms[0].factors[0]);
-      const bool relu = inner.kind == Atom::Kind::Function && inner.function.kind == HRNN_RELU;
-      if (relu) return tensor(algebra.clip(inner.argument, 0, limit));
-    }
     return tensor(algebra.clip(a, -kInfinity, limit));
   }
 
@@ -974,25 +988,38 @@ void check_counters(const OnnxNode &node, const LoopForm &form, const Body &body
   }
 }
 
+// The condition after a step must not end the loop before its last one; where there is no trip count it is the count.
+void settle_steps(const OnnxNode &node, LoopForm *form, const Body &body) {
+  if (form->condition_out.empty()) return;
+  bool always = false;
+  const auto allowed = body.allowed_steps(form->condition_out, &always);
+  if (!form->counted && !allowed) {
+    node.unsupported(
+        "has no trip count (input M), and its condition '{}' does not count steps; only loops over sequences are "
+        "supported",
+        form->condition_out);
+  }
+  if (!form->counted) form->steps = *allowed;
+  const auto margin = allowed ? (*allowed - form->steps).literal() : std::nullopt;
+  if (always || (margin && *margin >= 0)) return;
+  node.unsupported("it may stop before its last step (condition '{}'); only loops over whole sequences are supported",
+                   form->condition_out);
+}
+
 void compile(OnnxNode &node, LoopForm &form, const std::string &condition_before) {
   try {
     classify_states(&form);
+    if (!form.counted) {
+      Body counting(&node, &form);
+      counting.evaluate();
+      settle_steps(node, &form, counting);
+    }
     Body body(&node, &form);
     body.evaluate();
+    settle_steps(node, &form, body);
     check_counters(node, form, body);
     if (!condition_before.empty() && !body.holds_before(condition_before)) {
       node.unsupported("whether it starts ('{}') depends on more than the number of steps", condition_before);
-    }
-    if (!form.condition_out.empty()) {
-      const Step *goes_on = body.step(form.condition_out);
-      const bool always =
-          goes_on ? goes_on->kind == Step::Kind::Condition && goes_on->holds : body.holds_before(form.condition_out);
-      if (!always) {
-        node.unsupported(
-            "it may stop before its last step (condition '{}'); only loops over whole sequences are "
-            "supported",
-            form.condition_out);
-      }
     }
     Emitter(&node, form, &body).run();
   } catch (const NoCell &reason) {
@@ -1004,6 +1031,19 @@ const GraphProto &read_body(OnnxNode &node) {
   const GraphProto *body = node.graph("body");
   if (!body) node.fail("attribute 'body' is missing; {} requires it", node.type());
   return *body;
+}
+
+Dim trip_count(const OnnxNode &node) {
+  const Value &trips = node.input(0, "M");
+  if (trips.kind == Value::Kind::Unusable) {
+    node.unsupported("its trip count ('{}') comes from a node that cannot be compiled", node.input_name(0));
+  }
+  const auto steps = known_integers(trips);
+  if (!steps || steps->size() != 1) {
+    node.unsupported("its trip count ('{}') is computed from data; it must be a dimension of an input",
+                     node.input_name(0));
+  }
+  return steps->front();
 }
 
 std::vector<int64_t> read_list(OnnxNode &node, const char *name, size_t count) {
@@ -1023,21 +1063,8 @@ void import_loop(OnnxNode &node) {
     node.fail("has {} states, its body takes {} values and makes {}; it must take {} and make at least {}", states,
               body.input_size(), body.output_size(), states + 2, states + 1);
   }
-  if (!node.has_input(0)) {
-    node.unsupported(
-        "has no trip count (input M): it runs until its condition is false; only loops over sequences are "
-        "supported");
-  }
-  const Value &trips = node.input(0, "M");
-  if (trips.kind == Value::Kind::Unusable) {
-    node.unsupported("its trip count ('{}') comes from a node that cannot be compiled", node.input_name(0));
-  }
-  const auto steps = known_integers(trips);
-  if (!steps || steps->size() != 1) {
-    node.unsupported("its trip count ('{}') is computed from data; it must be a dimension of an input",
-                     node.input_name(0));
-  }
-  form.steps = steps->front();
+  form.counted = node.has_input(0);
+  if (form.counted) form.steps = trip_count(node);
   form.iteration = body.input(0).name();
   form.condition_in = body.input(1).name();
   form.condition_out = body.output(0).name();

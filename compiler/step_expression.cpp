@@ -191,6 +191,15 @@ Expression StepAlgebra::function(hrnn_activation function, const Expression &a) 
 }
 
 Expression StepAlgebra::clip(const Expression &a, double low, double high) {
+  if (a.terms.size() == 1 && a.terms[0].scale == 1 && a.terms[0].factors.size() == 1) {  // max(min(a, high), low)
+    const Atom inner = atom(a.terms[0].factors[0]);
+    const bool relu = inner.kind == Atom::Kind::Function && inner.function.kind == HRNN_RELU;
+    const double inner_low = relu ? 0 : inner.low, inner_high = relu ? INFINITY : inner.high;
+    const bool overlap = std::max(low, inner_low) <= std::min(high, inner_high);
+    if ((relu || inner.kind == Atom::Kind::Clip) && overlap && (low != inner_low || high != inner_high)) {
+      return clip(inner.argument, std::max(low, inner_low), std::min(high, inner_high));
+    }
+  }
   if (low == 0 && high == 1) return function({HRNN_HARD_SIGMOID, 1, 0}, a);
   if (low == 0 && std::isinf(high)) return function({HRNN_RELU, 0, 0}, a);
   Atom atom;

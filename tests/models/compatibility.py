@@ -154,7 +154,8 @@ def loop_table(hrnn, failures):
 # ---- Exporters ----
 
 EXPORTERS = {"torchscript": "torch.onnx.export(dynamo=False)", "dynamo": "torch.onnx.export(dynamo=True)",
-             "keras_tensorflow": "Keras on TensorFlow", "keras_jax": "Keras on JAX", "flax": "Flax cells in lax.scan"}
+             "keras_tensorflow": "Keras on TensorFlow", "keras_jax": "Keras on JAX",
+             "tf_keras": "tf_keras (Keras 2), tf2onnx", "flax": "Flax cells in lax.scan"}
 
 
 def exporter_table(hrnn, failures):

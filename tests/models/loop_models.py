@@ -160,7 +160,16 @@ def gru_hard(flipped):
     return cell
 
 
-CELLS = {"rnn": rnn, "rnn relu, no bias": rnn_relu, "rnn linear": rnn_linear, "rnn h + x W + h R": rnn_residual,
+def gru_min_max(b, x, h):
+    """Keras 2's hard_sigmoid: max(min(0.2 a + 0.5, 1), 0)."""
+    def hard(a):
+        line = b.add(b.mul(a, b.constant(0.2)), b.constant(0.5))
+        return b.op("Max", np.maximum, b.op("Min", np.minimum, line, b.constant(1.0)), b.constant(0.0))
+    z, r = hard(affine(b, x, h, HIDDEN)), hard(affine(b, x, h, HIDDEN))
+    return UPDATES["z*h + (1-z)*n"](b, z, candidate_before(b, x, h, r), h)
+
+
+CELLS = {"rnn": rnn, "gru hard sigmoid of min and max": gru_min_max, "rnn relu, no bias": rnn_relu, "rnn linear": rnn_linear, "rnn h + x W + h R": rnn_residual,
          "rnn Gemm": rnn_gemm, "rnn a*tanh(b*x)": rnn_scaled, "rnn [x, h] W": rnn_concat,
          "gru fused": gru_fused, "gru block cell": gru_block, "gru hard sigmoid": gru_hard(False),
          "gru hard sigmoid, z and 1-z exchanged": gru_hard(True)}
@@ -231,6 +240,24 @@ def loop_model(cell, reverse=False, initial=False, seed=0):
     inputs = [value("x", FLOAT, ["time", "batch", INPUTS])] + ([value("h0", FLOAT, ["batch", HIDDEN])] if initial else [])
     graph = helper.make_graph(around, "graph", inputs, [value("y", FLOAT, None), value("last_h", FLOAT, None)], constants)
     return b, new, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def counted_by_condition(cell, seed=0):
+    """As Keras 2 writes it: no trip count, a counter, and i < T as the condition."""
+    b, new, model = loop_model(cell, seed=seed)
+    loop = model.graph.node[-1]
+    body = loop.attribute[0].g
+    body.node.append(helper.make_node("Add", ["at", "one"], ["at_next"]))
+    body.node.append(helper.make_node("Less", ["at_next", "T"], ["more"]))
+    body.node[0].input[1] = "at"
+    body.input.append(value("at", INT64, []))
+    body.output[0].name = "more"
+    body.output.insert(2, value("at_next", INT64, []))
+    loop.input[0], loop.input[1] = "", "any"
+    loop.input.append("zero")
+    loop.output.insert(1, "count")
+    model.graph.node.insert(2, helper.make_node("Less", ["zero", "T"], ["any"]))
+    return b, new, model
 
 
 def scan_model(cell, reverse=False, prepend=False, in_axis=0, out_axis=0, seed=0):
@@ -356,7 +383,7 @@ def product_before(checks):
 def loops_that_are_none(checks):
     _, _, model = loop_model(rnn)
     model.graph.node[-1].input[0] = ""
-    checks.refused("no trip count", model, "has no trip count")
+    checks.refused("no trip count", model, "has no trip count (input M), and its condition 'go_on' does not count steps")
     _, _, model = loop_model(rnn)
     del model.graph.node[-1].attribute[0].g.output[:2]
     checks.refused("a body with too few outputs", model, "its body takes 3 values and makes 1")
@@ -402,6 +429,8 @@ def run_all(hrnn, folder, quiet=False):
     x, h0 = arrays(99)
     b, new, model = loop_model(gru_fused, reverse=True, seed=99)
     checks.equal("Loop from the last step", model, {"x": x}, *reference(b, new, x, np.zeros_like(h0), True))
+    b, new, model = counted_by_condition(gru_fused, seed=99)
+    checks.equal("Loop counted by its condition", model, {"x": x}, *reference(b, new, x, np.zeros_like(h0)))
     for reverse in (False, True):
         for prepend in (False, True):
             for in_axis, out_axis in ((0, 0), (1, 1), (0, 2), (1, 0)):

@@ -112,12 +112,3 @@ find_package(nlohmann_json CONFIG REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(libelf REQUIRED IMPORTED_TARGET libelf)
 pkg_check_modules(libzip REQUIRED IMPORTED_TARGET libzip)
-
-# ---- Helpers -----------------------------------------------------------------------------------------------------------
-
-# A directory that may not be there yet.
-function(hrnn_subdirectory directory)
-  if(EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${directory}/CMakeLists.txt")
-    add_subdirectory(${directory})
-  endif()
-endfunction()

@@ -12,6 +12,7 @@
 #
 #     kernels for layers whose weights come at run time; include "my_kernels.h". my_kernels_kernels is the table for the
 #     CPU, my_kernels_cuda_kernels the one for CUDA. HIDDEN: sizes that get kernels of their own beside those for any.
+#     CELLS: rnn, gru, gru_reset_before, and your own (hrnn_add_cell in hrnnAddCell.cmake).
 #
 # TARGETS are families (x86, arm, cuda, opencl) or rows of them (avx2, ...), see `hrnn kernels`. Archives are made for
 # every architecture that is named, none needs a cross compiler; the library links those for CMAKE_SYSTEM_PROCESSOR. The
@@ -19,6 +20,7 @@
 # NAME_archives (with that property) that makes them.
 
 include_guard(GLOBAL)
+include("${CMAKE_CURRENT_LIST_DIR}/hrnnAddCell.cmake")
 
 # The name hrnn gives to the architecture that is compiled for.
 function(_hrnn_architecture out)
@@ -80,11 +82,13 @@ function(_hrnn_add_archives name directory targets archives_only command depends
   target_include_directories(${name} INTERFACE "${directory}")
   _hrnn_architecture(architecture)
   set(linked)
+  set(tables)
   foreach(output suffix IN ZIP_LISTS outputs made)
     if(NOT suffix MATCHES "^${architecture}/(_(.*))?$")
       continue()
     endif()
     list(APPEND linked "${output}")
+    list(APPEND tables "${name}${CMAKE_MATCH_1}_kernels")
     target_link_libraries(${name} INTERFACE "${output}")
     if(CMAKE_MATCH_2)
       target_link_libraries(${name} INTERFACE hrnn::${CMAKE_MATCH_2})
@@ -95,7 +99,7 @@ function(_hrnn_add_archives name directory targets archives_only command depends
       "${name}: none of the TARGETS (${targets}) is for the ${architecture} that this project is compiled for")
   endif()
   target_link_libraries(${name} INTERFACE hrnn::runtime)
-  set_target_properties(${name} PROPERTIES HRNN_OUTPUT "${directory}" HRNN_ARCHIVES "${linked}")
+  set_target_properties(${name} PROPERTIES HRNN_OUTPUT "${directory}" HRNN_ARCHIVES "${linked}" HRNN_TABLES "${tables}")
 endfunction()
 
 function(hrnn_add_model name)
@@ -125,7 +129,13 @@ function(hrnn_add_kernels name)
     set(arg_TARGETS x86)
   endif()
   set(directory "${CMAKE_CURRENT_BINARY_DIR}/${name}")
-  set(command "hrnn::hrnn-emit;--name;${name};-o;${directory}")
+  set(emitter hrnn::hrnn-emit)
+  set(depends hrnn::hrnn-emit)
+  _hrnn_cell_sources("${arg_CELLS}" cell_sources)
+  if(cell_sources)
+    _hrnn_add_emitter(${name}_emitter "${cell_sources}" emitter depends)
+  endif()
+  set(command "${emitter};--name;${name};-o;${directory}")
   foreach(option IN ITEMS CELLS HIDDEN DTYPES TARGETS)
     if(arg_${option})
       list(JOIN arg_${option} "," value)
@@ -135,5 +145,5 @@ function(hrnn_add_kernels name)
   endforeach()
   list(JOIN arg_TARGETS "," targets)
   _hrnn_add_archives(${name} "${directory}" "${arg_TARGETS}" ${arg_ARCHIVES_ONLY} "${command}"
-    hrnn::hrnn-emit "Generating kernels of ${name} for ${targets}")
+    "${depends}" "Generating kernels of ${name} for ${targets}")
 endfunction()

@@ -14,6 +14,16 @@ int fail(int code, const std::string &message) {
   return code;
 }
 
+// What is wrong with the arguments. CLI11 says of an unknown command that one is required.
+std::string usage_fault(const CLI::App &app, const CLI::ParseError &error) {
+  if (!app.get_subcommands().empty()) return error.what();
+  std::string commands;
+  for (const CLI::App *command : app.get_subcommands(nullptr)) commands += (commands.empty() ? "" : ", ") + command->get_name();
+  const std::vector<std::string> unknown = app.remaining();
+  return fmt::format("{}; the commands are {}", unknown.empty() ? "a command is missing" : fmt::format("there is no command '{}'", unknown[0]),
+                     commands);
+}
+
 int run(CLI::App &app, int argc, char **argv) {
   try {
     app.parse(argc, argv);  // runs the command's callback
@@ -22,7 +32,7 @@ int run(CLI::App &app, int argc, char **argv) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     std::string command = "hrnn";
     for (const CLI::App *sub : app.get_subcommands()) command += " " + sub->get_name();
-    return fail(2, fmt::format("{}\nRun `{} --help` for what it takes.", error.what(), command));
+    return fail(2, fmt::format("{}\nRun `{} --help` for what it takes.", usage_fault(app, error), command));
   } catch (const std::bad_alloc &) {
     return fail(1, "there is not enough memory for this");
   } catch (const std::exception &error) {

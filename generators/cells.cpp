@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cells.h"
 
+#include <algorithm>
 #include <map>
 #include <stdexcept>
 
+#include "activations.h"
+#include "hrnn/hrnn.h"
+
 namespace hrnn {
 namespace {
-
-using Halide::Expr;
 
 // The blend of every GRU: z keeps the old state. In this form one multiply-add follows the candidate.
 Expr blend(const Expr &z, const Expr &candidate, const Expr &state) { return z * state + (1 - z) * candidate; }
@@ -47,32 +49,112 @@ Cell gru_reset_before() {
   return {"gru_reset_before", 3, {"sigmoid", "tanh"}, {gates, candidate}};
 }
 
-std::map<std::string, Cell> &registry() {
-  static std::map<std::string, Cell> cells = [] {
-    std::map<std::string, Cell> builtin;
-    for (Cell cell : {rnn(), gru(), gru_reset_before()}) builtin[cell.name] = cell;
+struct Registered {
+  Cell cell;
+  std::string where;
+};
+
+struct Registry {
+  std::map<std::string, Registered> cells;
+  std::string faults;  // a line each
+};
+
+// Registrations happen before main(), where an exception would end the program without a word.
+void add(Registry *registry, const Cell &cell, const std::string &where) {
+  std::string fault = cell_fault(cell);
+  const auto known = registry->cells.find(cell.name);
+  if (fault.empty() && known != registry->cells.end())
+    fault = "cell '" + cell.name + "' is defined twice: in " + known->second.where + " (" +
+            std::to_string(known->second.cell.gates) + " gates) and in " + where + " (" + std::to_string(cell.gates) + " gates)";
+  if (!fault.empty())
+    registry->faults += (registry->faults.empty() ? "" : "\n") + fault;
+  else
+    registry->cells.emplace(cell.name, Registered{cell, where});
+}
+
+Registry &registry() {
+  static Registry all = [] {
+    Registry builtin;
+    for (const Cell &cell : {rnn(), gru(), gru_reset_before()}) add(&builtin, cell, "hrnn itself");
     return builtin;
   }();
-  return cells;
+  return all;
+}
+
+const std::map<std::string, Registered> &checked_cells() {
+  if (!registry().faults.empty()) throw std::invalid_argument(registry().faults);
+  return registry().cells;
+}
+
+bool is_identifier(const std::string &text) {
+  bool ok = !text.empty() && !(text[0] >= '0' && text[0] <= '9');
+  for (char c : text) ok &= (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+  return ok;
+}
+
+constexpr size_t kMaxName = 30;  // hrnn_selection.variant has room for it
+
+// `what` of the cell is `value`, which must lie in [least, most].
+std::string out_of_range(const std::string &what, size_t value, size_t least, size_t most) {
+  if (value >= least && value <= most) return "";
+  return what + ": " + std::to_string(value) + "; it must be " + std::to_string(least) +
+         (least == most ? "" : " to " + std::to_string(most));
+}
+
+std::string phase_fault(const Cell &cell, size_t index) {
+  const Phase &phase = cell.phases[index];
+  const std::string name = "phase " + std::to_string(index);
+  if (phase.gates.empty()) return name + " multiplies no gate's R; it must multiply at least one";
+  for (size_t i = 0; i < phase.gates.size(); i++) {
+    const std::string gate = std::to_string(phase.gates[i]);
+    if (phase.gates[i] < 0 || phase.gates[i] >= cell.gates)
+      return name + " multiplies gate " + gate + "; the cell has gates 0 to " + std::to_string(cell.gates - 1);
+    if (i > 0 && phase.gates[i] <= phase.gates[i - 1])
+      return name + " lists gate " + gate + " after gate " + std::to_string(phase.gates[i - 1]) + "; they must ascend";
+  }
+  const bool last = index + 1 == cell.phases.size();
+  const std::string outputs = "outputs of " + name + (last ? ", which yields the new state and nothing else" : "");
+  std::string fault = out_of_range(outputs, size_t(std::max(phase.outputs, 0)), 1, last ? 1 : 1 + HRNN_MAX_CARRIED);
+  if (fault.empty() && !phase.compute) fault = name + " has no compute function";
+  return fault;
+}
+
+std::string first_fault(const Cell &cell) {
+  if (!is_identifier(cell.name)) return "the name must be a C identifier (letters, digits, _)";
+  std::string fault = out_of_range("characters of the name", cell.name.size(), 1, kMaxName);
+  if (fault.empty()) fault = out_of_range("gates", size_t(std::max(cell.gates, 0)), 1, HRNN_MAX_GATES);
+  if (fault.empty()) fault = out_of_range("phases", cell.phases.size(), 1, HRNN_MAX_PHASES);
+  if (fault.empty()) fault = out_of_range("activations", cell.default_activations.size(), 0, HRNN_MAX_ACTIVATIONS);
+  for (size_t i = 0; i < cell.phases.size() && fault.empty(); i++) fault = phase_fault(cell, i);
+  try {
+    for (const std::string &name : cell.default_activations) activation_by_name(name);
+  } catch (const std::invalid_argument &unknown) {
+    if (fault.empty()) fault = unknown.what();
+  }
+  return fault;
 }
 
 }  // namespace
 
-bool register_cell(Cell cell) {
-  std::string name = cell.name;
-  if (!registry().emplace(name, std::move(cell)).second) throw std::invalid_argument("cell '" + name + "' exists already");
+std::string cell_fault(const Cell &cell) {
+  const std::string fault = first_fault(cell);
+  return fault.empty() ? "" : "cell '" + cell.name + "': " + fault;
+}
+
+bool register_cell(Cell cell, const char *where) {
+  add(&registry(), cell, where);
   return true;
 }
 
 std::vector<std::string> cell_names() {
   std::vector<std::string> names;
-  for (const auto &entry : registry()) names.push_back(entry.first);
+  for (const auto &entry : checked_cells()) names.push_back(entry.first);
   return names;
 }
 
 const Cell &cell_by_name(const std::string &name) {
-  auto found = registry().find(name);
-  if (found != registry().end()) return found->second;
+  const auto found = checked_cells().find(name);
+  if (found != checked_cells().end()) return found->second.cell;
   std::string known;
   for (const std::string &other : cell_names()) known += (known.empty() ? "" : ", ") + other;
   throw std::invalid_argument("no cell is called '" + name + "'; known: " + known);

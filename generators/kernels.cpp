@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels.h"
 
+#include <sstream>
 #include <stdexcept>
 
 #include "activations.h"
@@ -134,9 +135,28 @@ class CellGenerator : public ProductGenerator<Self> {
     return cell_by_name(name);
   }
 
+  // What a phase yields, checked: the cell may be a user's.
+  std::vector<Expr> compute(int phase, const PhaseInputs &in) const {
+    const hrnn::Phase &p = the_cell().phases[phase];
+    const std::string where = "cell '" + the_cell().name + "', phase " + std::to_string(phase);
+    std::vector<Expr> values = p.compute(in);
+    if (values.size() != static_cast<size_t>(p.outputs))
+      throw std::invalid_argument(where + ": compute() yields " + std::to_string(values.size()) +
+                                  " values; the phase says it has " + std::to_string(p.outputs) + " outputs");
+    for (size_t i = 0; i < values.size(); i++) {
+      const Type made = values[i].defined() ? values[i].type() : Type();
+      if (made == this->type()) continue;
+      std::ostringstream types;
+      types << made << "; it must be " << this->type() << " (numbers that are not whole: in.constant(0.5))";
+      throw std::invalid_argument(where + ": output " + std::to_string(i) + " is of type " + types.str());
+    }
+    return values;
+  }
+
   // For activations chosen at run time, per activation kind (int32), alpha, beta, and at last clip (infinity = off).
   void add_activation_inputs() {
-    if (!static_cast<const std::string &>(activations).empty()) return;
+    // A cell without activations has nothing to choose and nothing to clip.
+    if (!static_cast<const std::string &>(activations).empty() || the_cell().default_activations.empty()) return;
     const Type type = this->type();
     for (size_t i = 0; i < the_cell().default_activations.size(); i++) {
       const std::string n = std::to_string(i);
@@ -148,6 +168,10 @@ class CellGenerator : public ProductGenerator<Self> {
   }
 
   Expr activate(int i, const Expr &x) {
+    const int count = static_cast<int>(the_cell().default_activations.size());
+    if (i < 0 || i >= count)
+      throw std::invalid_argument("cell '" + the_cell().name + "' uses activation " + std::to_string(i) + "; it has " +
+                                  std::to_string(count));
     std::vector<std::string> names = split(activations, ',');
     const Type type = this->type();
     Expr one = cast(type, 1), zero = cast(type, 0);
@@ -195,7 +219,7 @@ class Step : public CellGenerator<Step> {
     in.state = state(lane, panel, row);
     in.activation = [this](int i, Expr x) { return activate(i, x); };
 
-    std::vector<Expr> values = p.compute(in);
+    std::vector<Expr> values = compute(phase, in);
     if (values.size() == 1)
       (*out_)(lane, panel, row) = values[0];
     else
@@ -244,7 +268,7 @@ class FusedStep : public CellGenerator<FusedStep> {
     for (int g = 0; g < c.gates; g++) in.product.push_back(sum.func(lane, g, panel, row));
     in.state = state(lane, panel, row);
     in.activation = [this](int i, Expr e) { return activate(i, e); };
-    (*out_)(lane, panel, row) = c.phases[0].compute(in)[0];
+    (*out_)(lane, panel, row) = compute(0, in)[0];
 
     describe_weights(x_weights, x_bias, c.gates, x_length);
     describe_weights(weights, bias, c.gates, k);
@@ -276,7 +300,8 @@ std::string kernel_symbol(const std::string &prefix, const KernelSpec &spec, con
   } else {
     name += (spec.kind == HRNN_FUSED_STEP ? "_fused_" : "_step_") + spec.cell;
     if (cell_by_name(spec.cell).phases.size() > 1) name += "_phase" + std::to_string(spec.phase);
-    name += "_" + (spec.activations.empty() ? std::string("any") : join(spec.activations, "_"));
+    const bool any = spec.activations.empty() && !cell_by_name(spec.cell).default_activations.empty();
+    if (any || !spec.activations.empty()) name += "_" + (any ? "any" : join(spec.activations, "_"));
   }
   name += spec.dtype == HRNN_F64 ? "_f64" : "_f32";
   if (spec.inner > 0) name += "_k" + std::to_string(spec.inner);
@@ -340,6 +365,7 @@ hrnn_kernel kernel_row(const KernelSpec &spec) {
   row.activation_count = static_cast<uint32_t>(cell.default_activations.size());
   for (uint32_t i = 0; i < HRNN_MAX_ACTIVATIONS; i++)
     row.activations[i] = i < spec.activations.size() ? activation_by_name(spec.activations[i]) : -1;
+  for (uint32_t i = 0; i < row.activation_count; i++) row.defaults[i] = activation_by_name(cell.default_activations[i]);
   return row;
 }
 

@@ -17,7 +17,7 @@ std::vector<std::vector<std::string>> activation_sets(const std::string &cell) {
   std::vector<std::vector<std::string>> sets = {cell_by_name(cell).default_activations};
   for (const CommonActivations &row : kCommon)
     if (cell == row.cell) sets.push_back(row.activations);
-  sets.push_back({});  // any
+  if (!sets[0].empty()) sets.push_back({});  // any; a cell without activations has nothing to choose
   return sets;
 }
 
@@ -26,7 +26,9 @@ std::vector<std::vector<std::string>> activation_sets(const std::string &cell) {
 void add_steps(std::vector<KernelFamily> *families, KernelFamily steps) {
   steps.kind = HRNN_STEP;
   families->push_back(steps);
-  if (cell_by_name(steps.cell).phases.size() > 1) return;  // between phases all units must be known
+  const Cell &cell = cell_by_name(steps.cell);
+  if (cell.phases.size() > 1) return;  // between phases all units must be known
+  if (cell.phases[0].gates.size() != static_cast<size_t>(cell.gates)) return;  // the two products are of the same gates
   steps.kind = HRNN_FUSED_STEP;
   families->push_back(steps);
 }
@@ -39,10 +41,12 @@ std::vector<KernelFamily> library_families(const std::vector<std::string> &cells
   for (hrnn_dtype dtype : dtypes) {
     for (int count : gates) families.push_back({HRNN_PROJECTION, "", {}, count, dtype, 0});
     for (const std::string &cell : cells) {
-      for (const auto &activations : activation_sets(cell)) {
+      const auto sets = activation_sets(cell);
+      for (const auto &activations : sets) {
         add_steps(&families, {HRNN_STEP, cell, activations, 0, dtype, 0});
+        // General kernels are made for any size only.
         for (int size : hidden)
-          if (!activations.empty()) add_steps(&families, {HRNN_STEP, cell, activations, 0, dtype, size});
+          if (&activations == &sets[0] || !activations.empty()) add_steps(&families, {HRNN_STEP, cell, activations, 0, dtype, size});
       }
     }
   }

@@ -17,7 +17,7 @@ struct DeviceWeights {
 };
 
 struct DeviceState {
-  hrnn_device_memory *x, *projected, *history, *between[1 + kMaxCarried];
+  hrnn_device_memory *x, *projected, *history, *between[1 + HRNN_MAX_CARRIED];
   int64_t chunk_steps;  // of max_batch rows
   AlignedBuffer staging;
 };
@@ -129,7 +129,7 @@ int launch_step(const Pass &pass, DeviceState *d, int64_t index, int64_t rows) {
   for (int64_t phase = 0; phase < plan.cell.phases; phase++) {
     const bool last = phase + 1 == plan.cell.phases;
     DeviceTensor<4> weights, input;
-    DeviceTensor<3> bias, state, carried[kMaxCarried], out[1 + kMaxCarried];
+    DeviceTensor<3> bias, state, carried[HRNN_MAX_CARRIED], out[1 + HRNN_MAX_CARRIED];
     DeviceTensor<2> operand;
     set_weights(plan, &weights, &bias, plan.cell.gates_of_phase(phase), plan.hidden, plan.device_weights->phases[pass.direction][phase]);
 
@@ -147,7 +147,7 @@ int launch_step(const Pass &pass, DeviceState *d, int64_t index, int64_t rows) {
     if (code == 0) code = state.view(d->history, uint64_t(index * slot));
     if (code == 0) code = phase == 0 ? operand.view(d->history, uint64_t(index * slot)) : operand.view(d->between[0], 0);
 
-    void *args[5 + kMaxCarried + 3 * HRNN_MAX_ACTIVATIONS + 1 + 1 + kMaxCarried];
+    void *args[5 + HRNN_MAX_CARRIED + 3 * HRNN_MAX_ACTIVATIONS + 1 + 1 + HRNN_MAX_CARRIED];
     int n = 0;
     for (void *arg : {weights.arg(), bias.arg(), input.arg(), operand.arg(), state.arg()}) args[n++] = arg;
     for (int64_t i = 0; phase > 0 && i < plan.carried && code == 0; i++) {

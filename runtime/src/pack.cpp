@@ -72,11 +72,12 @@ PackedProduct packed_product(int32_t dtype, int64_t gates, int64_t hidden, int64
 bool builtin_cell_shape(const char *cell, CellShape *shape) {
   if (cell == nullptr) return false;
   if (strcmp(cell, "rnn") == 0) {
-    *shape = {1, 1, {1u, 0u}};
+    *shape = {1, 1, {1u, 0u}, 1, {HRNN_TANH}};
   } else if (strcmp(cell, "gru") == 0) {
-    *shape = {3, 1, {7u, 0u}};
+    *shape = {3, 1, {7u, 0u}, 2, {HRNN_SIGMOID, HRNN_TANH}};
   } else if (strcmp(cell, "gru_reset_before") == 0) {
-    *shape = {3, 2, {3u, 4u}};  // z and r first: the candidate's product needs r * h of every unit
+    // z and r first: the candidate's product needs r * h of every unit.
+    *shape = {3, 2, {3u, 4u}, 2, {HRNN_SIGMOID, HRNN_TANH}};
   } else {
     return false;
   }

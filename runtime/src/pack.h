@@ -31,10 +31,13 @@ struct PackedLayer {
   int64_t direction_bytes, bytes;                             // bytes = directions * direction_bytes
 };
 
-// What packing must know of a cell: its gates, and which of them each phase multiplies with the state.
+// What must be known of a cell before its kernels are chosen: its gates, which of them each phase multiplies with the
+// state, and its activations where a problem names none.
 struct CellShape {
   int64_t gates, phases;
   uint32_t phase_gates[HRNN_MAX_PHASES];  // bit g = gate g
+  uint32_t activations;
+  int32_t defaults[HRNN_MAX_ACTIVATIONS];
 
   int64_t gates_of_phase(int64_t phase) const {
     int64_t count = 0;

@@ -78,9 +78,9 @@ hrnn_status init_plan(hrnn_plan *plan, const hrnn_problem *problem, const hrnn_o
   plan->panels = panels_of(p.dtype, p.hidden_size);
   plan->element = dtype_bytes(p.dtype);
   plan->carried = plan->cell.phases > 1 ? carried_values(plan->choice) : 0;
-  if (plan->carried > kMaxCarried)
+  if (plan->carried > HRNN_MAX_CARRIED)
     return fail(error, HRNN_UNSUPPORTED, "cell '%s' carries %lld values between its phases; the limit is %d", p.cell,
-                static_cast<long long>(plan->carried), kMaxCarried);
+                static_cast<long long>(plan->carried), HRNN_MAX_CARRIED);
   plan->caches = cache_sizes(r.machine);
   plan->layout = packed_layer(p.dtype, plan->cell, plan->directions, plan->input, plan->hidden);
   for (int d = 0; d < 2; d++) plan->activations[d] = activation_arguments(p, d);
@@ -216,7 +216,7 @@ hrnn_status hrnn_state_create(const hrnn_plan *plan, int64_t max_batch, hrnn_sta
 
   StateLayout layout;
   const int64_t h_bytes = max_batch * plan->padded() * plan->element;
-  int64_t offsets[2][3 + kMaxCarried];
+  int64_t offsets[2][3 + HRNN_MAX_CARRIED];
   for (int64_t d = 0; d < plan->directions; d++)
     for (int64_t i = 0; i < 2 + (plan->cell.phases > 1 ? 1 + plan->carried : 0); i++) offsets[d][i] = layout.add(h_bytes);
   const int64_t projected = layout.add(state->chunk_rows * projection_row);

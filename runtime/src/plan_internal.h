@@ -60,7 +60,7 @@ constexpr int64_t kRaggedSteps = 8;
 // carried along; then the projections of a stretch of time steps.
 struct DirectionState {
   uint8_t *h[2];
-  uint8_t *operand, *carried[kMaxCarried];
+  uint8_t *operand, *carried[HRNN_MAX_CARRIED];
   int current;  // which of h is the state
   ProjectionCall projection;
   StepCall phases[HRNN_MAX_PHASES];

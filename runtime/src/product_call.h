@@ -10,7 +10,6 @@ struct hrnn_plan;
 
 namespace hrnn {
 
-constexpr int kMaxCarried = 3;
 constexpr int kMostActivationArguments = 3 * HRNN_MAX_ACTIVATIONS + 1;  // kind, alpha, beta of each; clip
 
 // Packed weights and biases as kernels take them.
@@ -79,8 +78,8 @@ class StepCall {
   WeightTensors weights_;
   Tensor<4> input_;
   Tensor<2> operand_;
-  Tensor<3> state_, carried_[kMaxCarried], out_[1 + kMaxCarried];
-  void *args_[5 + kMaxCarried + kMostActivationArguments + 1 + kMaxCarried];
+  Tensor<3> state_, carried_[HRNN_MAX_CARRIED], out_[1 + HRNN_MAX_CARRIED];
+  void *args_[5 + HRNN_MAX_CARRIED + kMostActivationArguments + 1 + HRNN_MAX_CARRIED];
   const KernelSet *kernels_;
   int64_t outputs_, carried_in_, lanes_, row_values_, element_;
   int64_t panels_, stretch_;   // panels of a stretch: as many as are computed between two turns

@@ -76,7 +76,7 @@ int run_chunk(const Pass &pass, int64_t begin, int64_t end) {
   const hrnn_plan &plan = *pass.plan;
   DirectionState &d = pass.state->directions[pass.direction];
   const int64_t batch = pass.args->batch, step_bytes = batch * plan.row_values() * plan.element;
-  uint8_t *between[1 + kMaxCarried] = {d.operand, d.carried[0], d.carried[1], d.carried[2]};
+  uint8_t *between[1 + HRNN_MAX_CARRIED] = {d.operand, d.carried[0], d.carried[1], d.carried[2]};
   int64_t rows = begin == 0 ? batch : pass.active(begin - 1, batch);
   for (int64_t s = begin; s < end; s++) {
     const int64_t still = pass.active(s, rows);

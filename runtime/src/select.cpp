@@ -212,37 +212,36 @@ hrnn_status check_activation(const hrnn_problem &p, int direction, uint32_t inde
               int(a.kind), HRNN_ACTIVATION_COUNT - 1);
 }
 
-bool cell_from_tables(const char *name, const KernelSource &source, CellShape *cell) {
-  *cell = {};
-  for (size_t t = 0; t < source.table_count; t++) {
-    for (uint32_t i = 0; source.tables[t] != nullptr && i < source.tables[t]->count; i++) {
-      const hrnn_kernel &k = source.tables[t]->kernels[i];
-      if (k.kind != HRNN_STEP || strcmp(k.cell, name) != 0 || k.phase >= HRNN_MAX_PHASES) continue;
-      cell->gates = k.gates;
-      cell->phases = k.phases;
-      cell->phase_gates[k.phase] = k.phase_gates;
-    }
-  }
-  return cell->gates > 0;
+void default_activations(const CellShape &cell, hrnn_problem *p) {
+  for (auto &direction : p->activations)
+    for (uint32_t i = 0; i < cell.activations; i++) direction[i] = {hrnn_activation_kind(cell.defaults[i]), 1.0, 0.0};
 }
 
-uint32_t activation_count(const char *cell, const KernelSource &source) {
-  if (strcmp(cell, "rnn") == 0) return 1;
-  if (strcmp(cell, "gru") == 0 || strcmp(cell, "gru_reset_before") == 0) return 2;
-  KernelSet any = collect(source, [&](const hrnn_kernel &k) { return k.kind == HRNN_STEP && !strcmp(k.cell, cell); });
-  return any.count > 0 ? any.kernels[0]->activation_count : 0;
-}
-
-void default_activations(hrnn_problem *p) {
-  const bool rnn = strcmp(p->cell, "rnn") == 0;
-  for (auto &direction : p->activations) {
-    direction[0] = {rnn ? HRNN_TANH : HRNN_SIGMOID, 1.0, 0.0};
-    direction[1] = {HRNN_TANH, 1.0, 0.0};
-    direction[2] = {HRNN_TANH, 1.0, 0.0};
-  }
+bool well_formed_step(const hrnn_kernel &k) {
+  return k.kind == HRNN_STEP && k.gates >= 1 && k.gates <= HRNN_MAX_GATES && k.phases >= 1 && k.phases <= HRNN_MAX_PHASES &&
+         k.phase < k.phases && k.activation_count <= HRNN_MAX_ACTIVATIONS;
 }
 
 }  // namespace
+
+bool find_cell(const char *name, const KernelSource &source, CellShape *cell) {
+  if (builtin_cell_shape(name, cell)) return true;
+  uint32_t seen = 0;
+  *cell = {};
+  for (size_t t = 0; t < source.table_count; t++) {
+    for (uint32_t i = 0; usable_table(source.tables[t]) && i < source.tables[t]->count; i++) {
+      const hrnn_kernel &k = source.tables[t]->kernels[i];
+      if (!well_formed_step(k) || strcmp(k.cell, name) != 0) continue;
+      cell->gates = k.gates;
+      cell->phases = k.phases;
+      cell->phase_gates[k.phase] = k.phase_gates & ((1u << k.gates) - 1);
+      cell->activations = k.activation_count;
+      memcpy(cell->defaults, k.defaults, sizeof k.defaults);
+      seen |= 1u << k.phase;
+    }
+  }
+  return cell->phases > 0 && seen == (1u << cell->phases) - 1;
+}
 
 hrnn_status check_problem(const hrnn_problem *problem, const KernelSource &source, hrnn_problem *checked,
                           CellShape *cell, hrnn_error *error) {
@@ -256,7 +255,7 @@ hrnn_status check_problem(const hrnn_problem *problem, const KernelSource &sourc
     return fail(error, HRNN_INVALID_ARGUMENT, "problem.dtype is %d; it must be HRNN_F32 (%d) or HRNN_F64 (%d)", p.dtype,
                 HRNN_F32, HRNN_F64);
   if (p.cell == nullptr) return fail(error, HRNN_INVALID_ARGUMENT, "problem.cell is NULL");
-  if (!builtin_cell_shape(p.cell, cell) && !cell_from_tables(p.cell, source, cell))
+  if (!find_cell(p.cell, source, cell))
     return fail(error, HRNN_INVALID_ARGUMENT,
                 "problem.cell is '%.64s'; it must be 'rnn', 'gru', 'gru_reset_before' or a cell with kernels in the "
                 "tables given",
@@ -279,10 +278,11 @@ hrnn_status check_problem(const hrnn_problem *problem, const KernelSource &sourc
                 static_cast<long long>(p.hidden_size), static_cast<long long>(p.input_size), values, INT_MAX);
   if (p.clip_set && !(p.clip >= 0))
     return fail(error, HRNN_INVALID_ARGUMENT, "problem.clip is %g; it must be at least 0", p.clip);
-  if (!p.activations_set) default_activations(&p);
+  if (!p.activations_set) default_activations(*cell, &p);
+  if (cell->activations == 0) p.clip_set = 0;  // nothing whose input it would bound
   const int directions = p.direction == HRNN_BIDIRECTIONAL ? 2 : 1;
   for (int d = 0; d < directions; d++) {
-    for (uint32_t i = 0; i < activation_count(p.cell, source); i++) {
+    for (uint32_t i = 0; i < cell->activations; i++) {
       hrnn_status status = check_activation(p, d, i, error);
       if (status != HRNN_OK) return status;
     }

@@ -35,6 +35,9 @@ struct KernelSource {
   size_t table_count;
 };
 
+// The shape of this library's own cells, or what the kernels' rows say of a user's. False when neither knows it.
+bool find_cell(const char *name, const KernelSource &source, CellShape *cell);
+
 // Fills in the defaults of a problem and checks every field. `cell` gets the cell's shape, from the kernels' rows for
 // cells this library does not know.
 hrnn_status check_problem(const hrnn_problem *problem, const KernelSource &source, hrnn_problem *checked,

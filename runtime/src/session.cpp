@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "activation.h"
+#include "select.h"
 #include "status.h"
 
 hrnn_session::~hrnn_session() {
@@ -36,34 +37,6 @@ hrnn_status no_memory(hrnn_error *error, const char *what, uint64_t bytes) {
 }
 
 // ---- Creating ------------------------------------------------------------------------------------------------------
-
-// The gates and phases of a cell, and how many activations it has: of this library's own cells, or as the kernels that
-// were offered tell.
-bool find_cell(const hrnn_session *session, const char *name, CellShape *shape, uint32_t *activations) {
-  if (builtin_cell_shape(name, shape)) {
-    *activations = shape->gates == 1 ? 1 : 2;
-    return true;
-  }
-  uint32_t phases_seen = 0, phases = 0;
-  *shape = {};
-  for (const hrnn_kernel_table *table : session->tables) {
-    for (uint32_t i = 0; i < table->count; ++i) {
-      const hrnn_kernel &kernel = table->kernels[i];
-      if (kernel.kind != HRNN_STEP || strcmp(kernel.cell, name) != 0) continue;
-      if (kernel.gates < 1 || kernel.gates > HRNN_MAX_GATES || kernel.phases < 1 || kernel.phases > HRNN_MAX_PHASES ||
-          kernel.phase >= kernel.phases) {
-        continue;
-      }
-      phases = kernel.phases;
-      shape->gates = kernel.gates;
-      shape->phases = kernel.phases;
-      shape->phase_gates[kernel.phase] = kernel.phase_gates & ((1u << kernel.gates) - 1);
-      phases_seen |= 1u << kernel.phase;
-      *activations = kernel.activation_count;
-    }
-  }
-  return phases > 0 && phases_seen == (1u << phases) - 1;
-}
 
 // initial_h that is a constant zero, however expanded or sliced, is no initial state at all: frameworks export it for
 // layers that were given none.
@@ -112,14 +85,13 @@ hrnn_status prepare_layer(hrnn_session *session, size_t index, int64_t *packed_b
   SessionOp &state = session->ops[index];
   const char *label = session->program.op_name(op);
   const char *cell = session->program.string(static_cast<uint32_t>(op.ints[kCellName]));
-  uint32_t activations = 0;
-  if (!find_cell(session, cell, &state.cell, &activations)) {
+  if (!find_cell(cell, {session->tables.data(), static_cast<size_t>(session->tables.size())}, &state.cell)) {
     return fail(error, HRNN_UNSUPPORTED, "recurrent layer '%s': no kernel offered here computes the cell '%s'", label,
                 cell);
   }
   state.directions = op.ints[kDirection] == HRNN_BIDIRECTIONAL ? 2 : 1;
   for (int64_t d = 0; d < state.directions; ++d) {
-    for (uint32_t a = 0; a < activations && a < HRNN_MAX_ACTIVATIONS; ++a) {
+    for (uint32_t a = 0; a < state.cell.activations; ++a) {
       if (op.ints[kActivationKinds + d * HRNN_MAX_ACTIVATIONS + a] < 0) {
         return fail(error, HRNN_CORRUPT_MODEL, "recurrent layer '%s': activation %u of direction %d is missing", label,
                     a, static_cast<int>(d));

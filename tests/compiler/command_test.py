@@ -72,6 +72,10 @@ class Command(unittest.TestCase):
             self.assertTrue(result.stderr.startswith("hrnn: error: "), result.stderr)
             self.assertIn("--help", result.stderr)
 
+    def test_unknown_command_is_named_with_those_there_are(self):
+        for arguments, fault in ((["foo"], "there is no command 'foo'"), ([], "a command is missing")):
+            self.assertIn(fault + "; the commands are compile, run, inspect, explain, kernels", hrnn(*arguments).stderr)
+
     def test_help_and_version(self):
         for command in ([], ["compile"], ["run"], ["inspect"], ["explain"], ["kernels"]):
             result = hrnn(*command, "--help")

@@ -502,7 +502,7 @@ TEST(Select, TakesATableOfAnotherAbiVersionForNothing) {
   hrnn_error error;
   EXPECT_EQ(hrnn_plan_create(&problem, &weights, &options, &plan, &error), HRNN_CORRUPT_MODEL);
   EXPECT_EQ(plan, nullptr);
-  EXPECT_SAYS(error.message, "kernel table 0 was made for ABI version 2; this library has 1");
+  EXPECT_SAYS(error.message, "kernel table 0 was made for ABI version 3; this library has 2");
 }
 
 TEST(Select, WritesNoMoreThanItsTextsHold) {

@@ -2,12 +2,13 @@
 #
 # The consumer projects of examples/ against the installed tree. STEP:
 #   install   installs to one place and moves the tree to another
-#   native    builds and runs them
+#   native    builds and runs them, and their tests
 #   arm64     builds them for arm-64 with a cross compiler, runs them with qemu
 cmake_minimum_required(VERSION 3.28)
 
 set(tree "${WORK}/moved to")  # with a space, as people have
 
+# Builds examples/`name`, runs `program` with the arguments that follow, then the project's tests.
 function(build_and_run name program targets)
   set(build "${WORK}/${STEP}/${name}")
   file(REMOVE_RECURSE "${build}")
@@ -17,7 +18,8 @@ function(build_and_run name program targets)
       "-DTARGETS=${targets}" ${consumer_arguments}
     COMMAND_ERROR_IS_FATAL ANY)
   execute_process(COMMAND "${CMAKE_COMMAND}" --build "${build}" COMMAND_ERROR_IS_FATAL ANY)
-  execute_process(COMMAND ${emulator} "${build}/${program}" COMMAND_ERROR_IS_FATAL ANY)
+  execute_process(COMMAND ${emulator} "${build}/${program}" ${ARGN} COMMAND_ERROR_IS_FATAL ANY)
+  execute_process(COMMAND "${CTEST_COMMAND}" --test-dir "${build}" --verbose COMMAND_ERROR_IS_FATAL ANY)
 endfunction()
 
 if(STEP STREQUAL "install")
@@ -53,14 +55,19 @@ if(STEP STREQUAL "arm64")
     cmake_language(EXIT ${SKIP_CODE})
   endif()
   set(targets x86 arm)
-  set(consumer_arguments "-DCMAKE_TOOLCHAIN_FILE=${SOURCE}/cmake/toolchains/aarch64-linux-gnu.cmake")
+  set(cell_targets arm)
+  set(consumer_arguments "-DCMAKE_TOOLCHAIN_FILE=${SOURCE}/cmake/toolchains/aarch64-linux-gnu.cmake"
+    "-DCMAKE_CROSSCOMPILING_EMULATOR=${emulator}")
 else()
   set(targets x86 arm cuda)
+  set(cell_targets x86)
 endif()
 build_and_run(consume_model classify "${targets}")
 build_and_run(consume_kernels layer "${targets}")
+build_and_run(cells cells "${cell_targets}")
 
 if(STEP STREQUAL "native")
+  build_and_run(consume_compiler run_model "" "${SOURCE}/examples/digits/digits_gru.onnx")
   # The C program was linked by the C compiler, without C++'s library.
   execute_process(COMMAND ldd "${WORK}/native/consume_model/classify" OUTPUT_VARIABLE libraries COMMAND_ERROR_IS_FATAL ANY)
   if(libraries MATCHES "libstdc\\+\\+")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The reference against numbers computed apart from it, and against what sequences of lengths and directions mean.
-#include "reference/reference.h"
+#include "reference.h"
 
 #include <gtest/gtest.h>
 
@@ -14,16 +14,15 @@ namespace {
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
 // Two inputs, two units, two steps; the expected values were computed with NumPy.
-Layer small_layer(const std::string &op_type, bool linear_before_reset) {
+Layer small_layer(const std::string &cell) {
   Layer layer;
-  layer.op_type = op_type;
-  layer.linear_before_reset = linear_before_reset;
+  layer.cell = cell;
   layer.input_size = layer.hidden_size = 2;
   layer.activations = {{"Sigmoid"}, {"Tanh"}};
   layer.w = {.5, -.25, .75, .125, -.5, .25, .375, -.625, .25, 1, -.75, .5};
   layer.r = {.25, .5, -.5, .125, 1, -.25, .5, .5, -.125, .75, .625, -1};
   layer.b = {.1, -.2, .3, -.4, .5, -.6, .6, -.5, .4, -.3, .2, -.1};
-  if (op_type == "RNN") {
+  if (cell == "rnn") {
     layer.activations = {{"Tanh"}};
     layer.w.resize(4);
     layer.r.resize(4);
@@ -40,25 +39,25 @@ void expect_near(const std::vector<double> &actual, const std::vector<double> &e
 }
 
 TEST(Reference, GruResetBeforeTheProduct) {
-  const Outputs<double> out = run<double>(small_layer("GRU", false), kSmall);
+  const Outputs<double> out = run<double>(small_layer("gru_reset_before"), kSmall);
   expect_near(out.y, {0.38295446586724574, -0.8695555063689381, 0.5907785665571897, -0.3773347667605603});
   expect_near(out.y_h, {0.5907785665571897, -0.3773347667605603});
 }
 
 TEST(Reference, GruResetAfterTheProduct) {
-  const Outputs<double> out = run<double>(small_layer("GRU", true), kSmall);
+  const Outputs<double> out = run<double>(small_layer("gru"), kSmall);
   expect_near(out.y, {0.3120098336591587, -0.8752279684154323, 0.49114367536396597, -0.43347524289908546});
 }
 
 TEST(Reference, Rnn) {
-  const Outputs<double> out = run<double>(small_layer("RNN", false), kSmall);
+  const Outputs<double> out = run<double>(small_layer("rnn"), kSmall);
   expect_near(out.y, {0.5716699660851171, -0.27983219347546834, 0.3279249457682547, -0.5646026172690174});
 }
 
 // h' = x + h / 2, so that a result tells which steps made it.
 Layer counting_layer(const std::string &direction) {
   Layer layer;
-  layer.op_type = "RNN";
+  layer.cell = "rnn";
   layer.direction = direction;
   layer.w = {1, 1};
   layer.r = {.5, .5};

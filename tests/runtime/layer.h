@@ -8,15 +8,12 @@
 #include <vector>
 
 #include "hrnn/hrnn.h"
-#include "reference/reference.h"
+#include "reference.h"
 
 namespace hrnn_test {
 
 inline reference::Activation reference_activation(const hrnn_activation &f) {
-  static const char *const kNames[HRNN_ACTIVATION_COUNT] = {
-      "Relu",       "Tanh",        "Sigmoid", "Affine",   "LeakyRelu", "ThresholdedRelu",
-      "ScaledTanh", "HardSigmoid", "Elu",     "Softsign", "Softplus"};
-  return {kNames[f.kind], f.alpha, f.beta};
+  return {reference::activation_names()[f.kind], f.alpha, f.beta};
 }
 inline double activate(const hrnn_activation &f, double x) { return reference::activate(reference_activation(f), x); }
 
@@ -42,8 +39,7 @@ inline Sequence expected_sequence(const Layer &layer, int64_t time, int64_t batc
                                   const std::vector<int32_t> &lengths = {}, const std::vector<double> &h0 = {}) {
   const char *const directions[] = {"forward", "reverse", "bidirectional"};
   reference::Layer l;
-  l.op_type = layer.cell == "rnn" ? "RNN" : "GRU";
-  l.linear_before_reset = layer.cell == "gru";
+  l.cell = layer.cell;
   l.direction = directions[layer.direction];
   l.input_size = static_cast<int>(layer.input);
   l.hidden_size = static_cast<int>(layer.hidden);

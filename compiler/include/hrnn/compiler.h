@@ -17,10 +17,13 @@
 
 #include "hrnn/hrnn.h"
 
+// What libhrnn_compiler.so shows.
+#define HRNN_COMPILER_API __attribute__((visibility("default")))
+
 namespace hrnn {
 
 // The one exception of this library: the user's model, arrays or arguments are wrong.
-class ModelError : public std::runtime_error {
+class HRNN_COMPILER_API ModelError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
@@ -30,7 +33,7 @@ struct Graph;
 using Model = std::shared_ptr<const Graph>;
 
 // Reads a model file. The format follows from the file's ending (.onnx).
-Model load_model(const std::string &path);
+HRNN_COMPILER_API Model load_model(const std::string &path);
 
 // The runtime asks for weights on a 64-byte boundary (pack.h), which std::vector alone does not promise.
 template <class T>
@@ -53,7 +56,7 @@ bool operator!=(const Allocator64<T> &, const Allocator64<U> &) {
 using AlignedBytes = std::vector<uint8_t, Allocator64<uint8_t>>;
 
 // What the runtime executes: see runtime/src/program.h. Same bytes on every target (little-endian).
-struct CompiledModel {
+struct HRNN_COMPILER_API CompiledModel {
   std::string name;
   std::vector<uint8_t> program;
   AlignedBytes weights;
@@ -64,9 +67,9 @@ struct CompiledModel {
 };
 
 // `name` empty: the model file's name without folder and ending.
-CompiledModel lower(const Graph &graph, const std::string &name = "");
+HRNN_COMPILER_API CompiledModel lower(const Graph &graph, const std::string &name = "");
 
 // load_model and lower in one.
-CompiledModel compile_model(const std::string &path, const std::string &name = "");
+HRNN_COMPILER_API CompiledModel compile_model(const std::string &path, const std::string &name = "");
 
 }  // namespace hrnn

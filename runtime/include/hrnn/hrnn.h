@@ -36,7 +36,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a struct below changes incompatibly; embedded objects carry the value they were made with. */
-#define HRNN_ABI_VERSION 1u
+#define HRNN_ABI_VERSION 2u
 
 /* ---- Statuses and messages ---------------------------------------------------------------------------------- */
 
@@ -89,6 +89,7 @@ typedef struct hrnn_activation {
 #define HRNN_MAX_GATES 4
 #define HRNN_MAX_ACTIVATIONS 3
 #define HRNN_MAX_PHASES 2
+#define HRNN_MAX_CARRIED 3 /* values per unit that a phase hands to the next one besides its operand */
 
 typedef enum hrnn_kernel_kind {
   HRNN_PROJECTION = 1, /* products + bias of all gates, for rows of input: the GEMM hoisted out of the time loop */
@@ -151,6 +152,7 @@ typedef struct hrnn_kernel {
   uint32_t carried;         /* step: values per unit handed from phase 0 to phase 1 besides its operand */
   uint32_t activation_count;/* step: activations the cell takes */
   int32_t activations[HRNN_MAX_ACTIVATIONS]; /* compiled in (hrnn_activation_kind), or -1: any, given at run time */
+  int32_t defaults[HRNN_MAX_ACTIVATIONS];    /* step: the cell's activations where a problem names none */
   uint32_t inner;           /* length of the product compiled in (projection: I; step: H), 0 = any */
   uint32_t cache_level;     /* for weights that stay in the cache of this level; 0 = wherever they lie */
   uint32_t reserved;
@@ -198,7 +200,7 @@ typedef struct hrnn_problem {
   int64_t hidden_size; /* H >= 1 */
   int64_t batch_hint;  /* batch size to select for; 0 = 1 */
   /* Per direction, in ONNX order (RNN: f; GRU: f for z and r, g for the candidate). activations_set = 0 takes the
-   * cell's defaults (RNN: Tanh; GRU: Sigmoid, Tanh). */
+   * cell's defaults (RNN: Tanh; GRU: Sigmoid, Tanh; a user's cell: those it was written with, alpha = 1, beta = 0). */
   int32_t activations_set;
   int32_t reserved;
   hrnn_activation activations[2][HRNN_MAX_ACTIVATIONS];

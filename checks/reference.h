@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The ONNX operators RNN and GRU, written from the equations of their documentation in plain loops: what every kernel is
-// compared with. Shares nothing with the generators or the runtime. Names and layouts are ONNX's, layout = 0.
+// compared with. Shares nothing with the generators or the runtime. Names and layouts are ONNX's, layout = 0. Cells of a
+// user's own are registered beside those three (hrnn/cell_reference.h).
 #pragma once
 #include <limits>
 #include <string>
 #include <vector>
+
+#include "hrnn/cell_reference.h"
 
 namespace reference {
 
@@ -14,10 +17,12 @@ struct Activation {
   double alpha = 0, beta = 0;
 };
 
+// The reference of that cell; throws std::invalid_argument naming the known ones.
+const hrnn::CellReference &cell(const std::string &name);
+
 // D = directions, G = gates (RNN 1; GRU 3: z, r, h), H = hidden_size, I = input_size.
 struct Layer {
-  std::string op_type = "GRU";  // or "RNN"
-  bool linear_before_reset = false;
+  std::string cell = "gru";  // linear_before_reset = 1; "gru_reset_before": = 0; "rnn"; a user's
   std::string direction = "forward";  // "reverse", "bidirectional"
   int input_size = 1, hidden_size = 1;
   double clip = std::numeric_limits<double>::infinity();
@@ -25,8 +30,9 @@ struct Layer {
   std::vector<double> w, r, b;          // [D, G*H, I], [D, G*H, H], [D, 2*G*H] or empty
 
   int directions() const { return direction == "bidirectional" ? 2 : 1; }
-  int gates() const { return op_type == "RNN" ? 1 : 3; }
-  int activations_per_direction() const { return op_type == "RNN" ? 1 : 2; }
+  int gates() const { return reference::cell(cell).gates; }
+  int activations_per_direction() const { return int(reference::cell(cell).activations.size()); }
+  std::vector<Activation> default_activations() const;  // of the cell, for all directions
 };
 
 struct Sequences {
@@ -51,5 +57,8 @@ Outputs<Real> run(const Layer &layer, const Sequences &sequences);
 
 template <typename Real>
 Real activate(const Activation &f, Real x);
+
+// All of them, in the order of hrnn_activation_kind.
+const std::vector<std::string> &activation_names();
 
 }  // namespace reference

@@ -164,7 +164,7 @@ class Call {
       fixed_.push_back(&one_);
       fixed_.push_back(&one_);
     }
-    if (kernel.activations[0] < 0) fixed_.push_back(&infinity_);
+    if (kernel.activation_count > 0 && kernel.activations[0] < 0) fixed_.push_back(&infinity_);
     if (dtype == HRNN_F64) one_.f64 = 1, infinity_.f64 = std::numeric_limits<double>::infinity();
     for (uint32_t i = 0; i < (last ? 1 : 1 + kernel.carried); i++)
       outputs_.push_back(std::make_unique<Array>(dtype, device, std::vector<int>{lanes, panels, rows}));

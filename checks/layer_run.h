@@ -7,12 +7,11 @@
 #include <vector>
 
 #include "hrnn/hrnn.h"
-#include "reference/reference.h"
+#include "reference.h"
 
 namespace hrnn_test {
 
 struct LayerRun {
-  std::string cell = "gru";  // hrnn_problem.cell
   hrnn_dtype dtype = HRNN_F32;
   bool default_activations = true;  // leave problem.activations_set at 0
   reference::Layer layer;
@@ -50,13 +49,8 @@ struct RandomParts {
 };
 void randomize(LayerRun *run, const Shape &shape, const RandomParts &parts, double gain, std::mt19937 *random);
 
-const std::vector<std::string> &activation_names();  // in the order of hrnn_activation_kind
-
 // With parameters that differ from every default and are exact in float, where it takes any.
 reference::Activation with_parameters(const std::string &name);
-
-// Activations of a cell, per direction, that have kernels of their own ("Sigmoid", "Tanh" for a GRU).
-std::vector<reference::Activation> default_activations(const LayerRun &run);
 
 LayerResult run_layer(const LayerRun &run, const KernelChoice &kernels);
 
@@ -70,7 +64,8 @@ class Judge {
   explicit Judge(const LayerRun &run, double largest = 1);
   // "" or what differs most. Infinities and NaNs must be equal.
   std::string compare(const LayerRun &run, const LayerResult &result);
-  double worst() const { return worst_; }  // largest difference seen, in tolerances
+  double worst() const { return worst_; }      // largest difference seen, in tolerances
+  double largest() const { return difference_; }  // and as it is
   // The result hangs on roundings, since an input lies where a function jumps or since values grow: choose other data.
   bool ill_conditioned() const;
 
@@ -79,7 +74,7 @@ class Judge {
 
   reference::Outputs<long double> expected_;
   double largest_;
-  double tolerance_ = 0, unit_ = 0, worst_ = 0;
+  double tolerance_ = 0, unit_ = 0, worst_ = 0, difference_ = 0;
 };
 
 }  // namespace hrnn_test

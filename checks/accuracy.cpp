@@ -24,12 +24,10 @@ std::vector<double> grid(hrnn_dtype dtype) {
 // One step of one unit whose pre-activations of gate 0 are the inputs, and a whole number everywhere else.
 LayerRun one_unit(const std::string &cell, hrnn_dtype dtype) {
   LayerRun run;
-  run.cell = cell;
+  run.layer.cell = cell;
   run.dtype = dtype;
   run.default_activations = false;
-  run.layer.op_type = cell == "rnn" ? "RNN" : "GRU";
-  run.layer.linear_before_reset = cell == "gru";
-  run.layer.activations = default_activations(run);
+  run.layer.activations = run.layer.default_activations();
   const size_t gates = size_t(run.layer.gates());
   run.layer.w.assign(gates, 0);
   run.layer.w[0] = 1;
@@ -62,17 +60,17 @@ Report check_accuracy(const Kernels &kernels) {
     snprintf(text, sizeof text, "%.2f units off at %.17g", worst, at);
     report.add(run.describe(), worst <= 1.5 ? "" : text);
   };
-  for (const std::string &cell : kernels.cells()) {
+  for (const std::string &cell : kernels.cells()) {  // the activations of a user's cell are those of these three
     LayerRun run = one_unit(cell, kernels.dtype);
     if (cell == "rnn") {
-      for (const std::string &name : activation_names()) {
+      for (const std::string &name : reference::activation_names()) {
         const reference::Activation f = run.layer.activations[0] = with_parameters(name);
         for (double clip : {HUGE_VAL, 1000.0}) {  // kernels with this activation compiled in, where there are; general ones
           run.layer.clip = clip;
           check(run, [&](long double x) { return reference::activate(f, x); });
         }
       }
-    } else {
+    } else if (cell == "gru" || cell == "gru_reset_before") {
       run.layer.b[2] = 50;  // the candidate is 1, the state 0: what is left is 1 - z
       for (double clip : {HUGE_VAL, 1000.0}) {
         run.layer.clip = clip;

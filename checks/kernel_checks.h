@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Checks of every kernel of one target and type. Each returns what went wrong, one line a failure; variants_test.cpp runs
-// them.
+// Checks of every kernel of one target and type. Each returns what went wrong, one line a failure; tests/kernels and the
+// check programs of a user's cells (check_main.h) run them.
 #pragma once
 #include <string>
 #include <vector>
@@ -14,7 +14,8 @@ namespace hrnn_test {
 struct Report {
   std::vector<std::string> failures;
   long runs = 0;
-  double worst = 0;  // largest difference from the reference, in tolerances
+  double worst = 0;    // largest difference from the reference, in tolerances
+  double largest = 0;  // and as a number, where the data are made for it (values up to 8)
 
   void add(const std::string &where, const std::string &what) {
     if (!what.empty()) failures.push_back(where + ": " + what);
@@ -32,7 +33,7 @@ struct Kernels {
   bool has(const hrnn_kernel &row) const { return target->name == std::string(row.target->name) && row.dtype == uint32_t(dtype); }
   std::vector<hrnn_kernel> rows() const;
   std::vector<std::string> cells() const;  // that have step kernels
-  std::vector<std::string> never_called() const;
+  std::vector<std::string> never_called() const;  // of what layers of these cells need
   std::string name() const;  // "avx2_f32"
 };
 

@@ -54,7 +54,7 @@ class Array {
 };
 
 hrnn_activation to_c(const reference::Activation &f) {
-  const auto &names = activation_names();
+  const auto &names = reference::activation_names();
   const auto kind = std::find(names.begin(), names.end(), f.name) - names.begin();
   return {hrnn_activation_kind(kind), f.alpha, f.beta};
 }
@@ -64,7 +64,7 @@ hrnn_problem to_c(const LayerRun &run) {
   hrnn_problem problem = {};
   problem.struct_size = sizeof problem;
   problem.dtype = run.dtype;
-  problem.cell = run.cell.c_str();
+  problem.cell = run.layer.cell.c_str();
   problem.direction = layer.direction == "forward"   ? HRNN_FORWARD
                       : layer.direction == "reverse" ? HRNN_REVERSE
                                                      : HRNN_BIDIRECTIONAL;
@@ -256,7 +256,7 @@ reference::Outputs<long double> exact(const LayerRun &run) {
 }  // namespace
 
 std::string LayerRun::describe() const {
-  std::string text = cell + (dtype == HRNN_F64 ? " f64" : " f32") + " " + layer.direction;
+  std::string text = layer.cell + (dtype == HRNN_F64 ? " f64" : " f32") + " " + layer.direction;
   for (const auto &f : layer.activations) text += " " + f.name;
   text += " I=" + std::to_string(layer.input_size) + " H=" + std::to_string(layer.hidden_size) +
           " T=" + std::to_string(sequences.time) + " N=" + std::to_string(sequences.batch);
@@ -269,12 +269,6 @@ std::string LayerRun::describe() const {
   return text + (batch_major ? " batch-major" : "");
 }
 
-const std::vector<std::string> &activation_names() {
-  static const std::vector<std::string> names = {"Relu",       "Tanh",        "Sigmoid", "Affine",   "LeakyRelu", "ThresholdedRelu",
-                                                 "ScaledTanh", "HardSigmoid", "Elu",     "Softsign", "Softplus"};
-  return names;
-}
-
 reference::Activation with_parameters(const std::string &name) {
   if (name == "Affine") return {name, 0.625, -0.1875};
   if (name == "LeakyRelu") return {name, 0.15625, 0};
@@ -283,15 +277,6 @@ reference::Activation with_parameters(const std::string &name) {
   if (name == "HardSigmoid") return {name, 0.28125, 0.4375};
   if (name == "Elu") return {name, 0.6875, 0};
   return {name, 0, 0};
-}
-
-std::vector<reference::Activation> default_activations(const LayerRun &run) {
-  std::vector<reference::Activation> all;
-  for (int d = 0; d < run.layer.directions(); d++) {
-    if (run.cell != "rnn") all.push_back({"Sigmoid", 0, 0});
-    all.push_back({"Tanh", 0, 0});
-  }
-  return all;
 }
 
 void randomize(LayerRun *run, const Shape &shape, const RandomParts &parts, double gain, std::mt19937 *random) {
@@ -306,8 +291,6 @@ void randomize(LayerRun *run, const Shape &shape, const RandomParts &parts, doub
     for (double &value : *values) value = uniform(-bound, bound);
   };
   reference::Layer &layer = run->layer;
-  layer.op_type = run->cell == "rnn" ? "RNN" : "GRU";
-  layer.linear_before_reset = run->cell == "gru";
   layer.input_size = shape.input;
   layer.hidden_size = shape.hidden;
   const size_t rows = size_t(layer.directions()) * layer.gates() * layer.hidden_size;
@@ -440,6 +423,7 @@ std::string Judge::compare(const char *what, const std::vector<long double> &exp
     if (difference > largest) largest = difference, at = i;
   }
   worst_ = std::max(worst_, largest / tolerance_);
+  difference_ = std::max(difference_, largest);
   if (largest <= tolerance_) return "";
   char text[200];
   snprintf(text, sizeof text, "%s[%zu] is %.17g, expected %.17g: they differ by %.3g, allowed is %.3g", what, at, actual[at],

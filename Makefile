@@ -4,8 +4,8 @@
 # what is missing, CMake included, and does nothing when nothing is. Everything made lies in build/.
 
 PREFIX ?= /usr/local
-# The preset of `test`: `make test PRESET=sanitize` (address and undefined-behaviour sanitizers), PRESET=ci (warnings
-# are errors).
+# The preset of `test`: `make test PRESET=sanitize` (address and undefined-behaviour sanitizers), PRESET=fuzz (a minute of
+# each fuzz target; needs clang), PRESET=ci (warnings are errors).
 PRESET ?= test
 
 cmake := build/venv/bin/cmake

@@ -29,7 +29,7 @@ packages='g++ libc6-dev python3 python3-venv pkg-config protobuf-compiler libpro
   libelf-dev libcli11-dev nlohmann-json3-dev libfmt-dev libgtest-dev libgmock-dev'
 case " $extras " in
   *' ci '*)
-    packages="$packages g++-aarch64-linux-gnu qemu-user pocl-opencl-icd ocl-icd-libopencl1 ocl-icd-opencl-dev" ;;
+    packages="$packages clang libclang-rt-dev g++-aarch64-linux-gnu qemu-user pocl-opencl-icd ocl-icd-libopencl1 ocl-icd-opencl-dev" ;;
 esac
 
 # A compiler of the user's own choice serves as well as Debian's.

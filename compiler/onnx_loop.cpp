@@ -268,7 +268,7 @@ class Body {
     }
     const Constant &data = *value.constant;
     if (data.elements() == 1) return algebra.scalar(data.real(0));
-    const bool one_row = value.is_constant() && data.elements() == data.dims.back();
+    const bool one_row = value.is_constant() && data.elements() > 0 && data.elements() == data.dims.back();
     if (!one_row) {
       throw NoCell{fmt::format("constant '{}' has shape {}; a step takes a row or a matrix to multiply with", name,
                                importer_.dims_text(value.dims))};
@@ -466,7 +466,7 @@ class Body {
   Matrix constant_matrix(const std::string &name, const Value &value) {
     const auto dims = literals(value.dims);
     const bool known = value.is_constant() || value.kind == Value::Kind::Fill;
-    if (!known || !is_float(value.type) || !dims || dims->size() != 2) {
+    if (!known || !is_float(value.type) || !dims || dims->size() != 2 || element_count(*dims) == 0) {
       throw NoCell{fmt::format("it multiplies by '{}', {} {}; only a constant matrix is supported", name,
                                type_name(value.type), importer_.dims_text(value.dims))};
     }

@@ -196,6 +196,7 @@ def tanh_flipped(b, x, h):
 def square(b, x, h): return b.tanh(b.mul(affine(b, x, h, HIDDEN), h))
 def other_operator(b, x, h): return b.absolute(affine(b, x, h, HIDDEN))
 def no_input(b, x, h): return b.tanh(b.matmul(h, b.weights(HIDDEN, HIDDEN)))
+def empty_row(b, x, h): return b.tanh(b.add(affine(b, x, h, HIDDEN), b.constant(np.zeros(0))))
 def relu6(b, x, h): return b.clip(affine(b, x, h, HIDDEN), 0.0, 6.0)
 
 
@@ -207,6 +208,7 @@ REFUSED = {"an LSTM-like product": (lstm, "the update 'z*h + (1-z)*n' was expect
            "a product inside of the function": (square, "'x W + h R + b' was expected"),
            "another operator": (other_operator, "Abs node that makes 'v4': this operator has no place in a step of an RNN or GRU"),
            "no input": (no_input, "does not depend on a sequence of inputs"),
+           "an empty row": (empty_row, "a step takes a row or a matrix"),
            "relu6": (relu6, "'x W + h R + b' was expected, found 'clip(")}
 
 

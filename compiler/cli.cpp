@@ -34,6 +34,12 @@ const char *dtype_name(int32_t dtype) {
       return "int32";
     case HRNN_I64:
       return "int64";
+    case HRNN_F16:
+      return "float16";
+    case HRNN_BF16:
+      return "bfloat16";
+    case HRNN_BOOL:
+      return "bool";
     default:
       return "?";
   }

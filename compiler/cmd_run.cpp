@@ -56,7 +56,7 @@ class ArrayChecker {
   ArrayChecker(const hrnn_session *session, const std::string &path) : session_(session), path_(path) {}
 
   void check(const hrnn_tensor_info &info, const Constant &array) {
-    if (array.type == DataType::Bool || runtime_type(array.type) != info.dtype) {
+    if (runtime_type(array.type) != info.dtype) {
       throw ModelError(fmt::format("{}: array '{}' is {}, the model takes {}; convert it with array.astype(numpy.{})",
                                    path_, info.name, type_name(array.type), dtype_name(info.dtype),
                                    dtype_name(info.dtype)));
@@ -110,6 +110,12 @@ DataType data_type_of(int32_t dtype) {
       return DataType::Int32;
     case HRNN_I64:
       return DataType::Int64;
+    case HRNN_F16:
+      return DataType::Float16;
+    case HRNN_BF16:
+      return DataType::BFloat16;
+    case HRNN_BOOL:
+      return DataType::Bool;
     default:
       return DataType::Float32;
   }

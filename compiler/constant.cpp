@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "float16.h"
 #include "hrnn/compiler.h"
 
 namespace hrnn {
@@ -38,6 +39,10 @@ const char *type_name(DataType type) {
       return "int64";
     case DataType::Bool:
       return "bool";
+    case DataType::Float16:
+      return "float16";
+    case DataType::BFloat16:
+      return "bfloat16";
   }
   return "?";
 }
@@ -50,13 +55,22 @@ int64_t type_bytes(DataType type) {
     case DataType::Float64:
     case DataType::Int64:
       return 8;
+    case DataType::Float16:
+    case DataType::BFloat16:
+      return 2;
     case DataType::Bool:
       return 1;
   }
   return 1;
 }
 
-bool is_float(DataType type) { return type == DataType::Float32 || type == DataType::Float64; }
+bool is_float(DataType type) {
+  return type == DataType::Float32 || type == DataType::Float64 || computed_type(type) != type;
+}
+
+DataType computed_type(DataType type) {
+  return type == DataType::Float16 || type == DataType::BFloat16 ? DataType::Float32 : type;
+}
 
 hrnn_dtype runtime_type(DataType type) {
   switch (type) {
@@ -69,9 +83,13 @@ hrnn_dtype runtime_type(DataType type) {
     case DataType::Int64:
       return HRNN_I64;
     case DataType::Bool:
-      break;
+      return HRNN_BOOL;
+    case DataType::Float16:
+      return HRNN_F16;
+    case DataType::BFloat16:
+      return HRNN_BF16;
   }
-  throw ModelError("bool tensors are only supported in shape arithmetic that folds at compile time");
+  return HRNN_F32;
 }
 
 bool Constant::all_zero() const {
@@ -93,6 +111,10 @@ double Constant::real(int64_t index) const {
       return static_cast<double>(at<int64_t>(index));
     case DataType::Bool:
       return at<uint8_t>(index) != 0;
+    case DataType::Float16:
+      return static_cast<double>(to_float(at<Float16>(index)));
+    case DataType::BFloat16:
+      return static_cast<double>(to_float(at<BFloat16>(index)));
   }
   return 0;
 }
@@ -116,6 +138,10 @@ void Constant::set(int64_t index, double value) {
     std::memcpy(bytes.data() + index * 8, &value, 8);
   } else if (type == DataType::Bool) {
     bytes[index] = value != 0;
+  } else if (computed_type(type) != type) {
+    const float rounded = to_odd_float(value);
+    const uint16_t bits = type == DataType::Float16 ? to_float16(rounded).bits : to_bfloat16(rounded).bits;
+    std::memcpy(bytes.data() + index * 2, &bits, 2);
   } else {
     set(index, truncated(value));
   }
@@ -188,6 +214,9 @@ Constant copy_view(const Constant &constant, const StridedView &view) {
   switch (type_bytes(constant.type)) {
     case 1:
       copy_elements<1>(constant, view, result.bytes.data());
+      break;
+    case 2:
+      copy_elements<2>(constant, view, result.bytes.data());
       break;
     case 4:
       copy_elements<4>(constant, view, result.bytes.data());

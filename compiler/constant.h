@@ -13,13 +13,14 @@
 
 namespace hrnn {
 
-enum class DataType { Float32, Float64, Int32, Int64, Bool };
+enum class DataType { Float32, Float64, Int32, Int64, Bool, Float16, BFloat16 };
 
 const char *type_name(DataType type);  // "float32"
 int64_t type_bytes(DataType type);
 bool is_float(DataType type);
-// The runtime's number for it. Throws ModelError for Bool, which only occurs in folded shape arithmetic.
-hrnn_dtype runtime_type(DataType type);
+hrnn_dtype runtime_type(DataType type);  // the runtime's number for it
+// What values of a type are while a model runs: float16 and bfloat16 are computed in float32.
+DataType computed_type(DataType type);
 
 constexpr size_t kMaxRank = HRNN_MAX_RANK;
 

@@ -58,8 +58,33 @@ struct Describer {
   std::string operator()(const op::Squeeze &op) const { return fmt::format("axis {}", op.axis); }
   std::string operator()(const op::Reshape &) const { return "to " + graph.dims_text(node.outputs[0]); }
   std::string operator()(const op::Expand &) const { return "to " + graph.dims_text(node.outputs[0]); }
-  std::string operator()(const op::Activation &op) const { return hrnn::describe(op.function); }
+  std::string operator()(const op::Elementwise &op) const {
+    const int64_t function = static_cast<int64_t>(op.function);
+    if (function < HRNN_ACTIVATION_COUNT) {
+      return hrnn::describe(hrnn_activation{static_cast<hrnn_activation_kind>(function), op.alpha, op.beta});
+    }
+    const std::string name = function_info(function)->name;
+    return op.function == Function::Cast ? name + " to " + type_name(graph.tensor(node.outputs[0]).type) : name;
+  }
   std::string operator()(const op::Concat &op) const { return fmt::format("axis {}", op.axis); }
+  std::string operator()(const op::Reduce &op) const {
+    static constexpr const char *kNames[kReductions] = {"Sum", "Mean",   "Max",       "Min",    "Prod",
+                                                        "SumSquare", "L1", "L2", "LogSum", "LogSumExp",
+                                                        "ArgMax", "ArgMin", "ArgMax",    "ArgMin"};
+    return fmt::format("{} over axes [{}]", kNames[static_cast<int>(op.reduction)], fmt::join(op.axes, ", "));
+  }
+  std::string operator()(const op::MatMul &) const {
+    return graph.dims_text(node.inputs[0]) + " by " + graph.dims_text(node.inputs[1]);
+  }
+  std::string operator()(const op::Gather &op) const {
+    return fmt::format("axis {} of {}", op.axis, graph.dims_text(node.inputs[0]));
+  }
+  std::string operator()(const op::Pad &op) const {
+    return fmt::format("[{}] before, [{}] after, with {}", fmt::join(op.before, ", "), fmt::join(op.after, ", "), op.value);
+  }
+  std::string operator()(const op::Window &op) const {
+    return fmt::format("axis {}, size {}, stride {}, dilation {}", op.axis, op.size, op.stride, op.dilation);
+  }
 };
 
 bool any_live(const std::vector<TensorId> &ids, const std::vector<bool> &live) {
@@ -106,8 +131,9 @@ int64_t Graph::parameter_count() const {
 }
 
 const char *op_name(const Op &op) {
-  static constexpr const char *kNames[] = {"Recurrent", "Dense",   "Transpose", "Slice",      "Select", "Unsqueeze",
-                                           "Squeeze",   "Reshape", "Expand",    "Activation", "Concat"};
+  static constexpr const char *kNames[] = {"Recurrent", "Dense",   "Transpose", "Slice",       "Select", "Unsqueeze",
+                                           "Squeeze",   "Reshape", "Expand",    "Elementwise", "Concat", "Reduce",
+                                           "MatMul",    "Gather",  "Pad",       "Window"};
   static_assert(std::size(kNames) == std::variant_size_v<Op>, "one name an operation, in the order of Op");
   return kNames[op.index()];
 }

@@ -13,7 +13,9 @@
 
 #include "constant.h"
 #include "dim.h"
+#include "elementwise.h"
 #include "hrnn/compiler.h"
+#include "reduce.h"
 
 namespace hrnn {
 
@@ -66,17 +68,36 @@ struct Squeeze {
 };
 struct Reshape {};  // to the output's dimensions
 struct Expand {};   // to the output's dimensions
-struct Activation {
-  hrnn_activation function{};
+// in: the function's operands, broadcast as numpy does. A Cast is to the output's type.
+struct Elementwise {
+  Function function{};
+  double alpha = 0, beta = 0;
 };
 struct Concat {
   int64_t axis = 0;
+};
+struct Reduce {
+  Reduction reduction{};
+  std::vector<int64_t> axes;
+  bool keep_axes = true;
+};
+struct MatMul {};  // in: a [..., m, k], b [..., k, n], leading dimensions broadcast
+struct Gather {    // in: data, indices
+  int64_t axis = 0;
+};
+struct Pad {
+  std::vector<int64_t> before, after;
+  double value = 0;
+};
+struct Window {  // a last axis of `size` elements `dilation` apart, for every `stride`-th position of the axis
+  int64_t axis = 0, size = 1, stride = 1, dilation = 1;
 };
 
 }  // namespace op
 
 using Op = std::variant<op::Recurrent, op::Dense, op::Transpose, op::Slice, op::Select, op::Unsqueeze, op::Squeeze,
-                        op::Reshape, op::Expand, op::Activation, op::Concat>;
+                        op::Reshape, op::Expand, op::Elementwise, op::Concat, op::Reduce, op::MatMul, op::Gather,
+                        op::Pad, op::Window>;
 
 struct Node {
   Op op;

@@ -128,11 +128,15 @@ DataType npy_type(const std::string &descr, const std::string &what) {
   if (descr == "<f8") return DataType::Float64;
   if (descr == "<i4") return DataType::Int32;
   if (descr == "<i8") return DataType::Int64;
+  if (descr == "<f2") return DataType::Float16;
+  // How numpy writes arrays of ml_dtypes.bfloat16, which it knows as two bytes without a meaning.
+  if (descr == "<V2" || descr == "|V2") return DataType::BFloat16;
+  if (descr == "|b1" || descr == "<b1") return DataType::Bool;
   if (!descr.empty() && descr[0] == '>') {
     fail(what, fmt::format("is big-endian ('{}'); convert it with array.astype('<{}')", descr, descr.substr(1)));
   }
-  fail(what, fmt::format("has dtype '{}'; supported are float32 ('<f4'), float64 ('<f8'), int32 ('<i4') and int64 "
-                         "('<i8'): convert it with array.astype",
+  fail(what, fmt::format("has dtype '{}'; supported are float32 ('<f4'), float64 ('<f8'), float16 ('<f2'), bfloat16 "
+                         "('<V2'), int32 ('<i4'), int64 ('<i8') and bool ('|b1'): convert it with array.astype",
                          descr));
 }
 
@@ -148,6 +152,10 @@ const char *npy_descr(DataType type) {
       return "<i8";
     case DataType::Bool:
       return "|b1";
+    case DataType::Float16:
+      return "<f2";
+    case DataType::BFloat16:
+      return "<V2";
   }
   return "";
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Products with a matrix: Gemm, MatMul, and the Add of a bias exporters write after MatMul.
+#include <algorithm>
+
 #include "onnx_importer.h"
 
 namespace hrnn {
@@ -46,17 +48,16 @@ Value emit_product(const OnnxNode &node, const Product &product, TensorId bias) 
   return importer.emit(node, dense, {x, w, bias}, product.x.type, dims);
 }
 
-// factor * constant, computed once here instead of at every run.
-Value scaled(const OnnxNode &node, const Value &value, float factor, const char *attribute) {
+// A Dense layer needs the sizes of its weights; kernels are made for them.
+bool has_layer_sizes(const Value &w) {
+  const auto sizes = literals(w.dims);
+  return w.rank() == 2 && sizes && (*sizes)[0] >= 1 && (*sizes)[1] >= 1;
+}
+
+// factor * value, computed once here where the value is known.
+Value scaled(const OnnxNode &node, const Value &value, float factor) {
   if (factor == 1) return value;
-  if (!value.is_constant()) {
-    node.unsupported("attribute '{}' is {}; other than 1 is only supported where the scaled input is a constant",
-                     attribute, factor);
-  }
-  node.importer().charge(static_cast<int64_t>(value.constant->bytes.size()));
-  Constant result = *value.constant;
-  for (int64_t i = 0; i < result.elements(); ++i) result.set(i, result.real(i) * static_cast<double>(factor));
-  return node.importer().constant(std::move(result));
+  return apply(node, Function::Mul, {value, scalar(node, value.type, static_cast<double>(factor))});
 }
 
 // A known bias as `count` values: what numpy's broadcasting makes of [], [1], [count], [1, count], ...
@@ -70,28 +71,44 @@ std::optional<Value> row_vector(Importer &importer, const Value &bias, int64_t c
   return importer.constant(copy_view(*bias.constant, {{count}, {elements == 1 ? 0 : 1}, 0}));
 }
 
-TensorId gemm_bias(const OnnxNode &node, const Value &c, float beta, int64_t count) {
+// A bias a Dense layer can add: one for every output feature. Nothing where C is something else.
+std::optional<TensorId> layer_bias(const OnnxNode &node, const Value &c, int64_t count) {
   Importer &importer = node.importer();
-  const Value scaled_c = scaled(node, c, beta, "beta");
-  if (const auto row = row_vector(importer, scaled_c, count)) return importer.tensor(node, *row);
-  if (scaled_c.is_runtime() && scaled_c.rank() == 1 && scaled_c.dims[0].is(count)) return scaled_c.tensor;
-  node.unsupported("input C ('{}') has shape {}; only a bias that is the same for every row is supported: [{}]",
-                   node.input_name(2), importer.dims_text(c.dims), count);
+  if (const auto row = row_vector(importer, c, count)) return importer.tensor(node, *row);
+  if (c.is_runtime() && c.rank() == 1 && c.dims[0].is(count)) return c.tensor;
+  return std::nullopt;
 }
 
 // [1, ..., 1, in, out] as [in, out].
-Value as_matrix(const OnnxNode &node, const Value &w) {
-  if (w.rank() == 2) return w;
-  const Dims matrix(w.dims.end() - 2, w.dims.end());
-  const bool leading_ones = literal_product({w.dims.begin(), w.dims.end() - 2}) == 1;
-  if (!w.is_constant() || !leading_ones) {
-    node.unsupported("multiplies by a tensor of shape {}; only a matrix is supported",
-                     node.importer().dims_text(w.dims));
-  }
-  return node.importer().with_dims(w, matrix);
+Value as_matrix(OnnxNode &node, const Value &w) {
+  const Dims leading(w.dims.begin(), w.dims.end() - 2), matrix(w.dims.end() - 2, w.dims.end());
+  const bool ones = std::all_of(leading.begin(), leading.end(), [](const Dim &dim) { return dim.is(1); });
+  return w.rank() > 2 && w.is_constant() && ones ? reshaped(node, w, matrix) : w;
 }
 
 }  // namespace
+
+Value product(const OnnxNode &node, const Value &x, const Value &w, bool transposed, TensorId bias) {
+  return emit_product(node, {x, w, transposed}, bias);
+}
+
+Value matrix_product(OnnxNode &node, const Value &a, const Value &given) {
+  Importer &importer = node.importer();
+  const Value b = a.rank() >= given.rank() ? as_matrix(node, given) : given;
+  if (!is_float(a.type) || a.type != b.type) {
+    node.fail("multiplies {} by {}; both must be float32, or both float64", type_name(a.type), type_name(b.type));
+  }
+  const Dim &inner = a.dims.back(), &other = b.dims[b.rank() - 2];
+  if (inner.conflicts(other)) {
+    node.fail("multiplies shape {} by {}; the inner sizes {} and {} must be equal", importer.dims_text(a.dims),
+              importer.dims_text(b.dims), *inner.literal(), *other.literal());
+  }
+  if (has_layer_sizes(b) && !a.is_constant()) return emit_product(node, {a, b, true}, kNoTensor);
+  Dims dims = broadcast_dims(node, {a.dims.begin(), a.dims.end() - 2}, {b.dims.begin(), b.dims.end() - 2});
+  dims.push_back(a.dims[a.rank() - 2]);
+  dims.push_back(b.dims.back());
+  return importer.emit(node, op::MatMul{}, {importer.tensor(node, a), importer.tensor(node, b)}, a.type, dims);
+}
 
 void import_gemm(OnnxNode &node) {
   const Value &a = node.input(0, "A"), &b = node.input(1, "B");
@@ -101,40 +118,42 @@ void import_gemm(OnnxNode &node) {
   }
   const int64_t trans_a = node.integer("transA", 0), trans_b = node.integer("transB", 0);
   const float alpha = node.real("alpha", 1), beta = node.real("beta", 1);
-  if (trans_a != 0) node.unsupported("attribute 'transA' is {}; only 0 is supported", trans_a);
   if (node.opset() < 11 && !node.has_input(2)) node.fail("input 2 (C) is missing; Gemm requires it before opset 11");
-  const Product product{a, scaled(node, b, alpha, "alpha"), trans_b == 0};
-  check_product(node, product);
-  TensorId bias = kNoTensor;
+  const Value x = trans_a != 0 ? transposed(node, a, {1, 0}) : a;
+  const Value w = scaled(node, b, alpha);
+  std::optional<Value> c;
   if (node.has_input(2)) {
-    const Value &c = node.input(2, "C");
-    if (c.type != a.type)
-      node.fail("input C is {}, input A is {}; they must be the same", type_name(c.type), type_name(a.type));
-    bias = gemm_bias(node, c, beta, *product.w.dims[product.transposed ? 1 : 0].literal());
+    check_same_type(node, a, node.input(2, "C"));
+    c = scaled(node, node.input(2, "C"), beta);
   }
-  node.set_output(0, emit_product(node, product, bias));
+  const bool layer = has_layer_sizes(w) && !x.is_constant();
+  if (layer && (!c || layer_bias(node, *c, *w.dims[trans_b != 0 ? 0 : 1].literal()))) {
+    const Dim &outputs = w.dims[trans_b != 0 ? 0 : 1];
+    return node.set_output(0, product(node, x, w, trans_b == 0, c ? *layer_bias(node, *c, *outputs.literal()) : kNoTensor));
+  }
+  const Value y = matrix_product(node, x, trans_b != 0 ? transposed(node, w, {1, 0}) : w);
+  if (c && broadcast_dims(node, y.dims, c->dims) != y.dims) {
+    node.fail("input C ('{}') of shape {} cannot be broadcast to {}", node.input_name(2),
+              node.importer().dims_text(c->dims), node.importer().dims_text(y.dims));
+  }
+  node.set_output(0, c ? apply(node, Function::Add, {y, *c}) : y);
 }
 
+// A vector on the left is a row, on the right a column, and leaves no dimension.
 void import_matmul(OnnxNode &node) {
-  const Value &x = node.input(0, "A"), &w = node.input(1, "B");
+  Value a = node.input(0, "A"), b = node.input(1, "B");
   Importer &importer = node.importer();
-  if (x.rank() == 0 || w.rank() == 0) {
-    node.fail("multiplies shapes {} and {}; both must have at least one dimension", importer.dims_text(x.dims),
-              importer.dims_text(w.dims));
+  if (a.rank() == 0 || b.rank() == 0) {
+    node.fail("multiplies shapes {} and {}; both must have at least one dimension", importer.dims_text(a.dims),
+              importer.dims_text(b.dims));
   }
-  if (w.rank() > 2 && x.rank() < w.rank()) {
-    node.unsupported("multiplies shape {} by {}; only a matrix is supported on the right", importer.dims_text(x.dims),
-                     importer.dims_text(w.dims));
-  }
-  if (w.rank() == 1) {
-    if (!w.is_constant()) node.unsupported("multiplies by a vector that is not a constant");
-    const Value column = importer.with_dims(w, {w.dims[0], Dim(1)});
-    const Value y = emit_product(node, {x, column, true}, kNoTensor);
-    const Dims dims(y.dims.begin(), y.dims.end() - 1);
-    const int64_t last = static_cast<int64_t>(dims.size());
-    return node.set_output(0, importer.emit(node, op::Squeeze{last}, {y.tensor}, y.type, dims));
-  }
-  node.set_output(0, emit_product(node, {x, as_matrix(node, w), true}, kNoTensor));
+  const bool row = a.rank() == 1, column = b.rank() == 1;
+  if (row) a = unsqueezed(node, a, {0});
+  if (column) b = unsqueezed(node, b, {1});
+  Value y = matrix_product(node, a, b);
+  if (row) y = squeezed(node, y, {static_cast<int64_t>(y.rank()) - 2});
+  if (column) y = squeezed(node, y, {static_cast<int64_t>(y.rank()) - 1});
+  node.set_output(0, y);
 }
 
 bool fuse_bias(OnnxNode &node) {

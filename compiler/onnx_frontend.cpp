@@ -177,16 +177,17 @@ void import_input(Importer &importer, const onnx::ValueInfoProto &info) {
         fmt::format("{}: has {} dimensions; at most {} are supported", what, type.shape().dim_size(), kMaxRank));
   }
   Value value;
-  value.kind = Value::Kind::Runtime;
   value.type = data_type(type.elem_type(), what);
-  if (value.type == DataType::Bool) throw ModelError(what + ": is bool, which is not supported");
   for (int i = 0; i < type.shape().dim_size(); ++i) {
     value.dims.push_back(read_dim(importer, type.shape().dim(i), info.name(), i, what));
   }
   literal_product(value.dims);  // throws where the size is absurd
-  value.tensor = importer.graph().add_tensor({info.name(), value.type, value.dims, nullptr});
-  importer.graph().inputs.push_back(value.tensor);
-  importer.values[info.name()] = std::move(value);
+  const TensorId stored = importer.graph().add_tensor({info.name(), value.type, value.dims, nullptr});
+  importer.graph().inputs.push_back(stored);
+  onnx::NodeProto proto;
+  proto.set_op_type("graph input");
+  proto.set_name(info.name());
+  importer.values[info.name()] = importer.loaded(OnnxNode(proto, &importer), stored);
 }
 
 // Moves the data out of the file's structure as it goes, so that weights are in memory twice only one at a time.
@@ -225,6 +226,14 @@ void check_declared(const Importer &importer, const onnx::ValueInfoProto &info, 
 // An output is a tensor of its own: a copy where the graph passes on an input, a constant, or another output.
 TensorId output_tensor(Importer &importer, const std::string &name, const Value &value) {
   Graph &graph = importer.graph();
+  if (computed_type(value.type) != value.type) {
+    onnx::NodeProto proto;
+    proto.set_op_type("graph output");
+    proto.add_output(name);
+    const TensorId stored = importer.stored(OnnxNode(proto, &importer), value);
+    graph.tensors[static_cast<size_t>(stored)].name = name;
+    return stored;
+  }
   const bool taken = std::count(graph.outputs.begin(), graph.outputs.end(), value.tensor) > 0;
   if (value.is_runtime() && !taken && importer.producer(value.tensor)) {
     graph.tensors[static_cast<size_t>(value.tensor)].name = name;

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "fold.h"
+
 namespace hrnn {
 
 using onnx::AttributeProto;
@@ -107,18 +109,52 @@ Value Importer::emit(const OnnxNode &node, Op op, const std::vector<TensorId> &i
                      const Dims &dims) {
   if (dims.size() > kMaxRank)
     node.unsupported("its result has {} dimensions; at most {} are supported", dims.size(), kMaxRank);
-  literal_product(dims);  // throws where the size is absurd
+  const auto count = literal_product(dims);  // throws where the size is absurd
+  const bool known = count && can_evaluate(op) &&
+                     std::all_of(inputs.begin(), inputs.end(), [&](TensorId id) { return graph_->is_constant(id); });
+  if (known) return evaluated(node, op, inputs, type, dims);
   Value value;
   value.kind = Value::Kind::Runtime;
   value.type = type;
   value.dims = dims;
-  value.tensor = graph_->add_tensor({node.name(), type, dims, nullptr});
+  value.tensor = graph_->add_tensor({node.name(), computed_type(type), dims, nullptr});
   graph_->nodes.push_back({std::move(op), node.name(), node.type(), inputs, {value.tensor}});
   return value;
 }
 
+Value Importer::evaluated(const OnnxNode &node, const Op &op, const std::vector<TensorId> &inputs, DataType type,
+                          const Dims &dims) {
+  charge(*literal_product(dims) * type_bytes(computed_type(type)));
+  std::vector<const Tensor *> tensors;
+  for (TensorId id : inputs) tensors.push_back(&graph_->tensor(id));
+  try {
+    Constant result = evaluate(op, tensors, computed_type(type), *literals(dims));
+    return constant(result.type == type ? std::move(result) : cast(result, type));
+  } catch (const ModelError &error) {
+    node.fail("{}", error.what());
+  }
+}
+
+Value Importer::loaded(const OnnxNode &node, TensorId stored) {
+  const Tensor tensor = graph_->tensor(stored);
+  Value value;
+  value.kind = Value::Kind::Runtime;
+  value.type = tensor.type;
+  value.dims = tensor.dims;
+  value.tensor = stored;
+  if (computed_type(tensor.type) == tensor.type) return value;
+  return emit(node, op::Elementwise{Function::Cast}, {stored}, tensor.type, tensor.dims);
+}
+
+TensorId Importer::stored(const OnnxNode &node, const Value &value) {
+  const TensorId computed = tensor(node, value);
+  if (computed_type(value.type) == value.type) return computed;
+  const TensorId id = graph_->add_tensor({node.name(), value.type, value.dims, nullptr});
+  graph_->nodes.push_back({op::Elementwise{Function::Cast}, node.name(), node.type(), {computed}, {id}});
+  return id;
+}
+
 TensorId Importer::tensor(const OnnxNode &node, const Value &value) {
-  if (value.type == DataType::Bool) node.unsupported("bool tensors are not supported at run time");
   if (value.kind == Value::Kind::Symbolic || value.kind == Value::Kind::Progression) {
     node.unsupported("uses the shape of a tensor as data, which is not supported");
   }
@@ -132,7 +168,11 @@ TensorId Importer::tensor(const OnnxNode &node, const Value &value) {
 TensorId Importer::tensor(const std::string &name, const Value &value) {
   if (value.is_runtime()) return value.tensor;
   const auto [entry, added] = constants_.emplace(value.constant.get(), kNoTensor);
-  if (added) entry->second = graph_->add_tensor({name, value.type, value.dims, value.constant});
+  if (added) {
+    const DataType type = computed_type(value.type);
+    const auto data = type == value.type ? value.constant : std::make_shared<const Constant>(cast(*value.constant, type));
+    entry->second = graph_->add_tensor({name, type, value.dims, data});
+  }
   return entry->second;
 }
 

@@ -51,7 +51,9 @@ class Importer {
  public:
   Importer(Graph *graph, std::string folder, int opset) : graph_(graph), folder_(std::move(folder)), opset_(opset) {}
 
+  // Of the nodes that are imported now: a function of the model has an opset of its own.
   int opset() const { return opset_; }
+  void set_opset(int opset) { opset_ = opset; }
   const std::string &folder() const { return folder_; }
   Graph &graph() { return *graph_; }
   std::string dims_text(const Dims &dims) const { return text(dims, graph_->symbols); }
@@ -73,7 +75,8 @@ class Importer {
 
   Value progression(DataType type, const Dim &first, const Dim &step, const Dim &count);
 
-  // Adds a node; returns its output. `name` of the output tensor is set when the ONNX output is bound.
+  // Adds a node; returns its output, which is known where the inputs are and the node computes (no view or layer). `name`
+  // of the output tensor is set when the ONNX output is bound.
   Value emit(const OnnxNode &node, Op op, const std::vector<TensorId> &inputs, DataType type, const Dims &dims);
   // The tensor that holds a value when the model runs; known values become constants.
   TensorId tensor(const OnnxNode &node, const Value &value);
@@ -81,6 +84,9 @@ class Importer {
   // The node that makes this tensor, or null.
   const Node *producer(TensorId tensor) const;
   void remove_producer(TensorId tensor);
+  // A value of a 16-bit type is computed in float32; these are its tensors at the borders of the graph.
+  Value loaded(const OnnxNode &node, TensorId stored);
+  TensorId stored(const OnnxNode &node, const Value &value);
 
   std::unordered_map<std::string, Value> values;
   std::unordered_map<std::string, int> uses;  // of each name, by nodes (those in bodies of loops too) and graph outputs
@@ -89,6 +95,9 @@ class Importer {
   std::unordered_map<std::string, const onnx::NodeProto *> makers;
 
  private:
+  Value evaluated(const OnnxNode &node, const Op &op, const std::vector<TensorId> &inputs, DataType type,
+                  const Dims &dims);
+
   Graph *graph_;
   std::string folder_;
   int opset_;
@@ -191,6 +200,9 @@ void import_if(OnnxNode &node);
 void import_gemm(OnnxNode &node);
 void import_matmul(OnnxNode &node);
 bool fuse_bias(OnnxNode &node);  // Add of a constant to a product; false where it is something else
+// x [..., in] times w [in, out] ([out, in] where `transposed` is false), plus bias [out] or kNoTensor.
+Value product(const OnnxNode &node, const Value &x, const Value &w, bool transposed, TensorId bias = kNoTensor);
+Value matrix_product(OnnxNode &node, const Value &a, const Value &b);  // of values of at least two dimensions
 // ... onnx_shapes.cpp (elements move) ...
 void import_transpose(OnnxNode &node);
 void import_slice(OnnxNode &node);
@@ -203,7 +215,52 @@ void import_reshape(OnnxNode &node);
 void import_flatten(OnnxNode &node);
 void import_expand(OnnxNode &node);
 void import_concat(OnnxNode &node);
-// ... onnx_values.cpp (elements are computed).
+Value transposed(OnnxNode &node, const Value &value, const std::vector<int64_t> &permutation);
+Value reshaped(OnnxNode &node, const Value &value, const Dims &dims);
+Value expanded(OnnxNode &node, const Value &value, const Dims &dims);
+Value sliced(OnnxNode &node, const Value &value, int64_t axis, int64_t start, int64_t stop, int64_t step);
+Value squeezed(OnnxNode &node, const Value &value, std::vector<int64_t> axes);
+Value unsqueezed(OnnxNode &node, const Value &value, const std::vector<int64_t> &axes);  // ascending
+Value joined(OnnxNode &node, const std::vector<Value> &values, int64_t axis);
+// `with` around a value: before[i] and after[i] elements along axis i.
+Value padded(const OnnxNode &node, const Value &value, const std::vector<int64_t> &before,
+             const std::vector<int64_t> &after, double with);
+void import_tile(OnnxNode &node);
+void import_pad(OnnxNode &node);
+// ... onnx_elementwise.cpp ...
+Value apply(const OnnxNode &node, Function function, const std::vector<Value> &operands, double alpha = 0,
+            double beta = 0);
+Value scalar(const OnnxNode &node, DataType type, double number);
+Value converted(const OnnxNode &node, const Value &value, DataType type);
+Dims broadcast_dims(const OnnxNode &node, const Dims &a, const Dims &b);  // of numpy's broadcasting
+void check_same_type(const OnnxNode &node, const Value &a, const Value &b);
+hrnn_activation read_activation(OnnxNode &node);  // of a node that is one of ONNX's activation functions
+void import_elementwise(OnnxNode &node);
+void import_where(OnnxNode &node);
+void import_clip(OnnxNode &node);
+void import_pow(OnnxNode &node);
+void import_cast(OnnxNode &node);
+void import_cast_like(OnnxNode &node);
+void import_variadic(OnnxNode &node);
+void import_prelu(OnnxNode &node);
+// ... onnx_reduce.cpp ...
+Value reduced(const OnnxNode &node, Reduction reduction, const Value &value, const std::vector<int64_t> &axes,
+              bool keep_axes = true);
+void import_reduce(OnnxNode &node);
+void import_arg_extreme(OnnxNode &node);
+void import_softmax(OnnxNode &node);
+// ... onnx_normalize.cpp ...
+void import_layer_normalization(OnnxNode &node);
+void import_rms_normalization(OnnxNode &node);
+void import_batch_normalization(OnnxNode &node);
+void import_instance_normalization(OnnxNode &node);
+void import_group_normalization(OnnxNode &node);
+void import_lp_normalization(OnnxNode &node);
+// ... onnx_conv.cpp ...
+void import_conv(OnnxNode &node);
+void import_pool(OnnxNode &node);
+void import_global_pool(OnnxNode &node);
+// ... onnx_values.cpp (values are passed on, or known).
 void import_identity(OnnxNode &node);
 void import_dropout(OnnxNode &node);
 void import_constant(OnnxNode &node);
@@ -211,12 +268,6 @@ void import_constant_of_shape(OnnxNode &node);
 void import_shape(OnnxNode &node);
 void import_size(OnnxNode &node);
 void import_range(OnnxNode &node);
-void import_cast(OnnxNode &node);
-void import_arithmetic(OnnxNode &node);
-void import_equal(OnnxNode &node);
-void import_where(OnnxNode &node);
-void import_activation(OnnxNode &node);
-hrnn_activation read_activation(OnnxNode &node);  // of a node that is one of ONNX's activation functions
 
 // Integers of a known value as dimensions, or nothing where they are not known. At most kMaxShapeElements.
 constexpr int64_t kMaxShapeElements = 4096;

@@ -252,7 +252,7 @@ Value result(const OnnxNode &node, size_t index, const Dims &dims) {
   value.type = node.input(kX, "X").type;
   value.dims = dims;
   if (node.has_output(index)) {
-    value.tensor = node.importer().graph().add_tensor({node.output_name(index), value.type, dims, nullptr});
+    value.tensor = node.importer().graph().add_tensor({node.output_name(index), computed_type(value.type), dims, nullptr});
   }
   return value;
 }

@@ -2,10 +2,12 @@
 //
 // Operators that move elements: known values are moved here and now, the rest become views in the program.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "onnx_importer.h"
+#include "program_reader.h"
 
 namespace hrnn {
 namespace {
@@ -18,14 +20,6 @@ std::vector<int64_t> strides_of(const Value &value) {
 
 // Dimensions of a view of a known value. Those of a Fill may be dynamic, and nothing is copied then.
 std::vector<int64_t> view_dims(const Dims &dims) { return literals(dims).value_or(std::vector<int64_t>{}); }
-
-Value reshaped(OnnxNode &node, const Value &value, const Dims &dims) {
-  if (value.dims == dims) return value;
-  Importer &importer = node.importer();
-  const bool known = !value.is_runtime() && (value.kind == Value::Kind::Fill || literals(dims));
-  if (known) return importer.with_dims(value, dims);
-  return importer.emit(node, op::Reshape{}, {importer.tensor(node, value)}, value.type, dims);
-}
 
 // ---- Slice ----
 
@@ -84,20 +78,6 @@ Value known_slice(OnnxNode &node, const Value &value, int64_t axis, const Bounds
   if (bounds.count && *bounds.count > 0) view.offset = view.strides[axis] * bounds.start;
   view.strides[axis] *= bounds.step;
   return node.importer().view(value, dims, view);
-}
-
-Value sliced(OnnxNode &node, const Value &value, int64_t axis, int64_t start, int64_t stop, int64_t step) {
-  const Dim &extent = value.dims[axis];
-  Bounds bounds{start, stop, step, std::nullopt};
-  if (extent.literal()) bounds = clamp(*extent.literal(), start, stop, step);
-  Dims dims = value.dims;
-  dims[axis] = bounds.count ? Dim(*bounds.count) : dynamic_count(node, extent, bounds);
-  if (dims[axis] == extent && bounds.step > 0) return value;  // all of it, in order
-  if (!value.is_runtime()) return known_slice(node, value, axis, bounds, dims);
-  // Of a literal dimension, -1 as the stop of a clamped backward slice means "before the first": say it unmistakably.
-  if (bounds.count && bounds.step < 0 && bounds.stop == -1) bounds.stop = std::numeric_limits<int64_t>::min();
-  const op::Slice op = slice_op(axis, bounds);
-  return node.importer().emit(node, op, {value.tensor}, value.type, dims);
 }
 
 struct SliceList {
@@ -168,19 +148,16 @@ void check_indices(OnnxNode &node, const std::vector<int64_t> &indices, const Di
   }
 }
 
-// A list of indices a constant step apart is a slice.
-Value gather_slice(OnnxNode &node, const Value &data, int64_t axis, const std::vector<int64_t> &indices) {
+// A list of indices a constant step apart is a slice, which costs nothing.
+std::optional<Value> gather_slice(OnnxNode &node, const Value &data, int64_t axis,
+                                  const std::vector<int64_t> &indices) {
   const int64_t first = indices[0], step = indices.size() > 1 ? indices[1] - first : 1;
   bool regular = step != 0;
   for (size_t i = 1; i < indices.size(); ++i) {
     regular = regular && indices[i] - indices[i - 1] == step && (indices[i] < 0) == (first < 0);
   }
-  if (!regular) {
-    node.unsupported(
-        "picks indices [{}] of a tensor computed at run time; only a single index or equally spaced ones "
-        "are supported",
-        fmt::join(indices, ", "));
-  }
+  // Of a dynamic dimension a slice would be cut short where an index is out of range.
+  if (!regular || !data.dims[axis].literal()) return std::nullopt;
   int64_t stop = indices.back() + (step > 0 ? 1 : -1);
   if (step > 0 && first < 0 && stop == 0) stop = std::numeric_limits<int64_t>::max();
   if (step < 0 && first >= 0 && stop == -1) stop = std::numeric_limits<int64_t>::min();
@@ -190,18 +167,10 @@ Value gather_slice(OnnxNode &node, const Value &data, int64_t axis, const std::v
   return node.importer().emit(node, op, {data.tensor}, data.type, dims);
 }
 
-Value runtime_gather(OnnxNode &node, const Value &data, int64_t axis, const std::vector<int64_t> &indices,
-                     size_t index_rank, const Dims &dims) {
-  if (index_rank == 0) {
-    return node.importer().emit(node, op::Select{axis, indices[0]}, {data.tensor}, data.type, dims);
-  }
-  if (index_rank > 1 || indices.empty()) {
-    node.unsupported(
-        "picks elements of a tensor computed at run time by indices of shape {}; only a scalar or a list "
-        "is supported",
-        node.importer().dims_text(node.input(1, "indices").dims));
-  }
-  return gather_slice(node, data, axis, indices);
+Value runtime_gather(OnnxNode &node, const Value &data, int64_t axis, const Value &indices, const Dims &dims) {
+  Importer &importer = node.importer();
+  const TensorId from = importer.tensor(node, data), at = importer.tensor(node, indices);
+  return importer.emit(node, op::Gather{axis}, {from, at}, data.type, dims);
 }
 
 // ---- Squeeze, Unsqueeze ----
@@ -313,15 +282,11 @@ struct Parts {
   Dims dims;  // of the whole
 };
 
-Parts read_parts(OnnxNode &node) {
-  const Value &first = node.input(0, "inputs");
-  const auto axis = node.integer("axis");
-  if (!axis) node.fail("attribute 'axis' is missing; Concat requires it");
-  if (first.rank() == 0) node.fail("input 0 ('{}') is a scalar, which has no axis to join along", node.input_name(0));
-  Parts parts{{}, node.axis(*axis, first.rank()), first.dims};
+Parts checked_parts(OnnxNode &node, const std::vector<Value> &values, int64_t axis) {
+  const Value &first = values[0];
+  Parts parts{{}, axis, first.dims};
   Dim extent(0);
-  for (size_t i = 0; i < node.input_count(); ++i) {
-    const Value &value = node.input(i, "inputs");
+  for (const Value &value : values) {
     bool fits = value.type == first.type && value.rank() == first.rank();
     for (size_t k = 0; fits && k < first.rank(); ++k) {
       fits = k == static_cast<size_t>(parts.axis) || !value.dims[k].conflicts(first.dims[k]);
@@ -405,6 +370,96 @@ Value join_runtime(OnnxNode &node, const Parts &parts) {
 
 }  // namespace
 
+Value transposed(OnnxNode &node, const Value &value, const std::vector<int64_t> &permutation) {
+  if (std::is_sorted(permutation.begin(), permutation.end())) return value;
+  Dims dims;
+  for (int64_t axis : permutation) dims.push_back(value.dims[axis]);
+  if (value.is_runtime()) {
+    return node.importer().emit(node, op::Transpose{permutation}, {value.tensor}, value.type, dims);
+  }
+  StridedView view{view_dims(dims), {}, 0};
+  const std::vector<int64_t> strides = strides_of(value);
+  for (int64_t axis : permutation) view.strides.push_back(strides[axis]);
+  return node.importer().view(value, dims, view);
+}
+
+Value reshaped(OnnxNode &node, const Value &value, const Dims &dims) {
+  if (value.dims == dims) return value;
+  Importer &importer = node.importer();
+  const bool known = !value.is_runtime() && (value.kind == Value::Kind::Fill || literals(dims));
+  if (known) return importer.with_dims(value, dims);
+  return importer.emit(node, op::Reshape{}, {importer.tensor(node, value)}, value.type, dims);
+}
+
+Value sliced(OnnxNode &node, const Value &value, int64_t axis, int64_t start, int64_t stop, int64_t step) {
+  const Dim &extent = value.dims[axis];
+  Bounds bounds{start, stop, step, std::nullopt};
+  if (extent.literal()) bounds = clamp(*extent.literal(), start, stop, step);
+  Dims dims = value.dims;
+  dims[axis] = bounds.count ? Dim(*bounds.count) : dynamic_count(node, extent, bounds);
+  if (dims[axis] == extent && bounds.step > 0) return value;  // all of it, in order
+  if (!value.is_runtime()) return known_slice(node, value, axis, bounds, dims);
+  // Of a literal dimension, -1 as the stop of a clamped backward slice means "before the first": say it unmistakably.
+  if (bounds.count && bounds.step < 0 && bounds.stop == -1) bounds.stop = std::numeric_limits<int64_t>::min();
+  const op::Slice op = slice_op(axis, bounds);
+  return node.importer().emit(node, op, {value.tensor}, value.type, dims);
+}
+
+Value expanded(OnnxNode &node, const Value &value, const Dims &dims) {
+  Importer &importer = node.importer();
+  if (dims == value.dims) return value;
+  const bool one_element = value.is_constant() && value.constant->elements() == 1;
+  if (one_element) return importer.fill(*value.constant, dims);
+  const bool known = value.kind == Value::Kind::Fill || (!value.is_runtime() && literals(dims));
+  if (known) return importer.view(value, dims, expand_view(value, dims));
+  return importer.emit(node, op::Expand{}, {importer.tensor(node, value)}, value.type, dims);
+}
+
+Value squeezed(OnnxNode &node, const Value &given, std::vector<int64_t> axes) {
+  Value value = given;
+  for (size_t i = axes.size(); i-- > 0;) {
+    const Dim dim = value.dims[axes[i]];
+    if (dim.literal() && !dim.is(1))
+      node.fail("cannot squeeze axis {} of size {}; it must be 1", axes[i], *dim.literal());
+    Dims dims = value.dims;
+    dims.erase(dims.begin() + axes[i]);
+    value = value.is_runtime() ? node.importer().emit(node, op::Squeeze{axes[i]}, {value.tensor}, value.type, dims)
+                               : node.importer().with_dims(value, dims);
+  }
+  return value;
+}
+
+Value unsqueezed(OnnxNode &node, const Value &given, const std::vector<int64_t> &axes) {
+  Value value = given;
+  if (value.rank() + axes.size() > kMaxRank) {
+    node.unsupported("its result has {} dimensions; at most {} are supported", value.rank() + axes.size(), kMaxRank);
+  }
+  for (int64_t axis : axes) {
+    Dims dims = value.dims;
+    dims.insert(dims.begin() + axis, Dim(1));
+    value = value.is_runtime() ? node.importer().emit(node, op::Unsqueeze{axis}, {value.tensor}, value.type, dims)
+                               : node.importer().with_dims(value, dims);
+  }
+  return value;
+}
+
+Value joined(OnnxNode &node, const std::vector<Value> &values, int64_t axis) {
+  const Parts parts = checked_parts(node, values, axis);
+  Importer &importer = node.importer();
+  if (values.size() == 1) return values[0];
+  if (same_fill(parts)) return importer.fill(*parts.values[0]->constant, parts.dims);
+  if (all_of_kind(parts, {Value::Kind::Constant})) {
+    if (*literal_product(parts.dims) == 0) {
+      return importer.constant(make_constant(parts.values[0]->type, *literals(parts.dims)));
+    }
+    return join_constants(node, parts);
+  }
+  if (all_of_kind(parts, {Value::Kind::Constant, Value::Kind::Symbolic})) {
+    if (auto list = join_lists(node, parts)) return *list;
+  }
+  return join_runtime(node, parts);
+}
+
 void import_transpose(OnnxNode &node) {
   const Value &value = node.input(0, "data");
   const size_t rank = value.rank();
@@ -418,16 +473,7 @@ void import_transpose(OnnxNode &node) {
     node.fail("attribute 'perm' is [{}]; it must be a permutation of the input's {} axes", fmt::join(permutation, ", "),
               rank);
   }
-  if (permutation == identity) return node.set_output(0, value);
-  Dims dims;
-  for (int64_t axis : permutation) dims.push_back(value.dims[axis]);
-  if (value.is_runtime()) {
-    return node.set_output(0, node.importer().emit(node, op::Transpose{permutation}, {value.tensor}, value.type, dims));
-  }
-  StridedView view{view_dims(dims), {}, 0};
-  const std::vector<int64_t> strides = strides_of(value);
-  for (int64_t axis : permutation) view.strides.push_back(strides[axis]);
-  node.set_output(0, node.importer().view(value, dims, view));
+  node.set_output(0, transposed(node, value, permutation));
 }
 
 void import_slice(OnnxNode &node) {
@@ -465,18 +511,31 @@ void import_gather(OnnxNode &node) {
   if (picks.kind == Value::Kind::Progression) {
     return node.set_output(0, gather_progression(node, data, axis, picks));
   }
-  const auto known = known_integers(picks);
-  if (!known) node.unsupported("input indices ('{}') is computed when the model runs or is large", node.input_name(1));
-  std::vector<int64_t> indices;
-  for (const Dim &index : *known) indices.push_back(node.position(index, data.dims[axis]));
-  check_indices(node, indices, data.dims[axis]);
   Dims dims(data.dims.begin(), data.dims.begin() + axis);
   dims.insert(dims.end(), picks.dims.begin(), picks.dims.end());
   dims.insert(dims.end(), data.dims.begin() + axis + 1, data.dims.end());
-  if (data.is_runtime()) return node.set_output(0, runtime_gather(node, data, axis, indices, picks.rank(), dims));
+  const auto known = known_integers(picks);
+  if (!known) return node.set_output(0, runtime_gather(node, data, axis, picks, dims));
+  std::vector<int64_t> indices;
+  for (const Dim &index : *known) indices.push_back(node.position(index, data.dims[axis]));
+  check_indices(node, indices, data.dims[axis]);
   std::vector<Dim> resolved(indices.begin(), indices.end());
   const Value numbers = node.importer().integers(DataType::Int64, *literals(picks.dims), std::move(resolved));
-  node.set_output(0, known_gather(node, data, axis, numbers, dims));
+  if (!data.is_runtime()) return node.set_output(0, known_gather(node, data, axis, numbers, dims));
+  if (picks.rank() == 0) {
+    return node.set_output(
+        0, node.importer().emit(node, op::Select{axis, indices[0]}, {data.tensor}, data.type, dims));
+  }
+  if (picks.rank() == 1 && indices.size() == 1) {
+    Dims picked(data.dims);
+    picked.erase(picked.begin() + axis);
+    const Value one = node.importer().emit(node, op::Select{axis, indices[0]}, {data.tensor}, data.type, picked);
+    return node.set_output(0, unsqueezed(node, one, {axis}));
+  }
+  if (picks.rank() == 1 && !indices.empty()) {
+    if (const auto slice = gather_slice(node, data, axis, indices)) return node.set_output(0, *slice);
+  }
+  node.set_output(0, runtime_gather(node, data, axis, numbers, dims));
 }
 
 void import_split(OnnxNode &node) {
@@ -540,34 +599,18 @@ void import_reverse_sequence(OnnxNode &node) {
 }
 
 void import_squeeze(OnnxNode &node) {
-  Value value = node.input(0, "data");
-  std::vector<int64_t> axes = squeezed_axes(node, value);
-  for (size_t i = axes.size(); i-- > 0;) {
-    const Dim dim = value.dims[axes[i]];
-    if (dim.literal() && !dim.is(1))
-      node.fail("cannot squeeze axis {} of size {}; it must be 1", axes[i], *dim.literal());
-    Dims dims = value.dims;
-    dims.erase(dims.begin() + axes[i]);
-    value = value.is_runtime() ? node.importer().emit(node, op::Squeeze{axes[i]}, {value.tensor}, value.type, dims)
-                               : node.importer().with_dims(value, dims);
-  }
-  node.set_output(0, value);
+  const Value &value = node.input(0, "data");
+  node.set_output(0, squeezed(node, value, squeezed_axes(node, value)));
 }
 
 void import_unsqueeze(OnnxNode &node) {
-  Value value = node.input(0, "data");
+  const Value &value = node.input(0, "data");
   const auto named = read_axes(node);
   if (!named) node.fail("axes is missing; Unsqueeze requires it");
   if (value.rank() + named->size() > kMaxRank) {
     node.unsupported("its result has {} dimensions; at most {} are supported", value.rank() + named->size(), kMaxRank);
   }
-  for (int64_t axis : node.axes(*named, value.rank() + named->size())) {
-    Dims dims = value.dims;
-    dims.insert(dims.begin() + axis, Dim(1));
-    value = value.is_runtime() ? node.importer().emit(node, op::Unsqueeze{axis}, {value.tensor}, value.type, dims)
-                               : node.importer().with_dims(value, dims);
-  }
-  node.set_output(0, value);
+  node.set_output(0, unsqueezed(node, value, node.axes(*named, value.rank() + named->size())));
 }
 
 void import_reshape(OnnxNode &node) {
@@ -598,34 +641,161 @@ void import_flatten(OnnxNode &node) {
 
 void import_expand(OnnxNode &node) {
   const Value &value = node.input(0, "input");
-  Importer &importer = node.importer();
   const Dims dims = expand_dims(node, value.dims, node.shape_input(1, "shape"));
-  if (dims == value.dims) return node.set_output(0, value);
   const auto integer = known_integers(value);
-  if (integer && integer->size() == 1 && dims.size() == 1 && !dims[0].literal()) {
-    return node.set_output(0, importer.progression(value.type, (*integer)[0], Dim(0), dims[0]));
+  if (dims != value.dims && integer && integer->size() == 1 && dims.size() == 1 && !dims[0].literal()) {
+    return node.set_output(0, node.importer().progression(value.type, (*integer)[0], Dim(0), dims[0]));
   }
-  const bool one_element = value.is_constant() && value.constant->elements() == 1;
-  if (one_element) return node.set_output(0, importer.fill(*value.constant, dims));
-  const bool known = value.kind == Value::Kind::Fill || (!value.is_runtime() && literals(dims));
-  if (known) return node.set_output(0, importer.view(value, dims, expand_view(value, dims)));
-  node.set_output(0, importer.emit(node, op::Expand{}, {importer.tensor(node, value)}, value.type, dims));
+  node.set_output(0, expanded(node, value, dims));
 }
 
 void import_concat(OnnxNode &node) {
-  const Parts parts = read_parts(node);
-  Importer &importer = node.importer();
-  if (same_fill(parts)) return node.set_output(0, importer.fill(*parts.values[0]->constant, parts.dims));
-  if (all_of_kind(parts, {Value::Kind::Constant})) {
-    if (*literal_product(parts.dims) == 0) {
-      return node.set_output(0, importer.constant(make_constant(parts.values[0]->type, *literals(parts.dims))));
+  std::vector<Value> values;
+  for (size_t i = 0; i < node.input_count(); ++i) values.push_back(node.input(i, "inputs"));
+  const auto axis = node.integer("axis");
+  if (!axis) node.fail("attribute 'axis' is missing; Concat requires it");
+  if (values[0].rank() == 0) {
+    node.fail("input 0 ('{}') is a scalar, which has no axis to join along", node.input_name(0));
+  }
+  node.set_output(0, joined(node, values, node.axis(*axis, values[0].rank())));
+}
+
+// Every axis is repeated as a new axis before it, and joined with that.
+void import_tile(OnnxNode &node) {
+  Value value = node.input(0, "input");
+  const std::vector<Dim> repeats = node.shape_input(1, "repeats");
+  if (repeats.size() != value.rank()) {
+    node.fail("has {} repeats for {} dimensions; they must be as many", repeats.size(), value.rank());
+  }
+  for (size_t i = 0; i < repeats.size(); ++i) {
+    const int64_t axis = static_cast<int64_t>(i);
+    if (repeats[i].is(1)) continue;
+    if (repeats[i].literal() && *repeats[i].literal() < 0) node.fail("repeats has {}", *repeats[i].literal());
+    Dims joined_dims = value.dims;
+    joined_dims[i] = joined_dims[i] * repeats[i];
+    Value repeated = unsqueezed(node, value, {axis});
+    Dims dims = repeated.dims;
+    dims[i] = repeats[i];
+    value = reshaped(node, expanded(node, repeated, dims), joined_dims);
+  }
+  node.set_output(0, value);
+}
+
+// ---- Pad ----
+
+namespace {
+
+// The constants Pad fills with, as a number a program can hold.
+double pad_value(OnnxNode &node, const Value &data, const std::string &mode) {
+  if (node.opset() < 11) return static_cast<double>(node.real("value", 0));
+  if (!node.has_input(2)) return 0;
+  const Value &value = node.input(2, "constant_value");
+  if (mode != "constant") return 0;
+  check_same_type(node, data, value);
+  if (!value.is_constant()) node.unsupported("constant_value is computed when the model runs; it must be a constant");
+  if (value.constant->elements() != 1) {
+    node.fail("constant_value has {} elements; it must have 1", value.constant->elements());
+  }
+  const double number = value.constant->real(0);
+  if (!is_float(value.type) && std::fabs(number) > 0x1p53) {
+    node.unsupported("constant_value is {}; integers above 2^53 are not supported", value.constant->integer(0));
+  }
+  return number;
+}
+
+// One axis, by joining parts of it.
+Value padded_by_parts(OnnxNode &node, const Value &value, int64_t axis, int64_t before, int64_t after,
+                      const std::string &mode) {
+  const Dim &extent = value.dims[axis];
+  if (!extent.literal()) {
+    node.unsupported("mode '{}' of a dynamic dimension ('{}'); only mode 'constant' is supported for one", mode,
+                     extent.text(node.importer().graph().symbols));
+  }
+  const int64_t size = *extent.literal(), most = mode == "reflect" ? size - 1 : size;
+  if (mode == "edge" ? size == 0 : std::max(before, after) > most) {
+    node.unsupported("adds {} and {} elements to a dimension of {} in mode '{}'; at most {} are supported", before,
+                     after, size, mode, most);
+  }
+  constexpr int64_t kFront = std::numeric_limits<int64_t>::min();
+  const auto part = [&](int64_t start, int64_t stop, int64_t step) { return sliced(node, value, axis, start, stop, step); };
+  const auto repeat = [&](const Value &edge, int64_t count) {
+    Dims dims = value.dims;
+    dims[axis] = Dim(count);
+    return expanded(node, edge, dims);
+  };
+  std::vector<Value> parts;
+  if (before > 0) {
+    parts.push_back(mode == "edge"      ? repeat(part(0, 1, 1), before)
+                    : mode == "reflect" ? part(before, 0, -1)
+                                        : part(size - before, size, 1));
+  }
+  parts.push_back(value);
+  if (after > 0) {
+    parts.push_back(mode == "edge" ? repeat(part(size - 1, size, 1), after)
+                    : mode == "reflect"
+                        ? part(size - 2, size - 2 - after < 0 ? kFront : size - 2 - after, -1)
+                        : part(0, after, 1));
+  }
+  return joined(node, parts, axis);
+}
+
+}  // namespace
+
+Value padded(const OnnxNode &node, const Value &value, const std::vector<int64_t> &before,
+             const std::vector<int64_t> &after, double with) {
+  Dims dims = value.dims;
+  bool any = false;
+  for (size_t i = 0; i < dims.size(); ++i) {
+    dims[i] = dims[i] + Dim(before[i]) + Dim(after[i]);
+    any = any || before[i] > 0 || after[i] > 0;
+    for (int64_t count : {before[i], after[i]}) {
+      if (count > kMaxPadding) node.unsupported("adds {} elements to a dimension; at most {}", count, kMaxPadding);
     }
-    return node.set_output(0, join_constants(node, parts));
   }
-  if (all_of_kind(parts, {Value::Kind::Constant, Value::Kind::Symbolic})) {
-    if (auto list = join_lists(node, parts)) return node.set_output(0, *list);
+  if (!any) return value;
+  return node.importer().emit(node, op::Pad{before, after, with}, {node.importer().tensor(node, value)}, value.type, dims);
+}
+
+void import_pad(OnnxNode &node) {
+  Value value = node.input(0, "data");
+  const std::string mode = node.string("mode").value_or("constant");
+  if (mode != "constant" && mode != "reflect" && mode != "edge" && (mode != "wrap" || node.opset() < 19)) {
+    node.fail("attribute 'mode' is '{}'; it must be constant, reflect or edge, or wrap from opset 19 on", mode);
   }
-  node.set_output(0, join_runtime(node, parts));
+  std::vector<int64_t> pads;
+  if (node.opset() < 11) {
+    const auto attribute = node.integers("pads");
+    if (!attribute) node.fail("attribute 'pads' is missing; Pad requires it");
+    pads = *attribute;
+  } else {
+    pads = node.ints_input(1, "pads");
+  }
+  std::vector<int64_t> axes(value.rank());
+  std::iota(axes.begin(), axes.end(), 0);
+  if (node.has_input(3)) axes = node.ints_input(3, "axes");
+  if (pads.size() != 2 * axes.size()) {
+    node.fail("has {} pads for {} axes; two an axis are needed", pads.size(), axes.size());
+  }
+  node.axes(axes, value.rank());  // in range, none twice
+  std::vector<int64_t> before(value.rank(), 0), after(value.rank(), 0);
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const int64_t axis = node.axis(axes[i], value.rank());
+    before[axis] = pads[i];
+    after[axis] = pads[i + axes.size()];
+  }
+  const double with = pad_value(node, value, mode);
+  constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
+  for (size_t i = 0; i < before.size(); ++i) {  // negative ones cut off
+    const int64_t axis = static_cast<int64_t>(i);
+    if (before[i] < 0) value = sliced(node, value, axis, -std::max(before[i], -kMaxPadding), kEnd, 1);
+    if (after[i] < 0) value = sliced(node, value, axis, 0, std::max(after[i], -kMaxPadding), 1);
+    before[i] = std::max<int64_t>(before[i], 0);
+    after[i] = std::max<int64_t>(after[i], 0);
+    if (mode != "constant" && (before[i] > 0 || after[i] > 0)) {
+      value = padded_by_parts(node, value, axis, before[i], after[i], mode);
+    }
+  }
+  node.set_output(0, mode == "constant" ? padded(node, value, before, after, with) : value);
 }
 
 }  // namespace hrnn

@@ -215,6 +215,9 @@ void read_inline(const TensorProto &tensor, const std::string &what, int64_t cou
       return read_typed<int32_t>(tensor.int32_data(), expected, what, count, constant);
     case DataType::Bool:
       return read_typed<bool>(tensor.int32_data(), expected, what, count, constant);
+    case DataType::Float16:
+    case DataType::BFloat16:
+      return read_typed<uint16_t>(tensor.int32_data(), expected, what, count, constant);  // their bits
   }
 }
 
@@ -241,11 +244,12 @@ DataType data_type(int32_t onnx_type, const std::string &what) {
     case TensorProto::BOOL:
       return DataType::Bool;
     case TensorProto::FLOAT16:
+      return DataType::Float16;
     case TensorProto::BFLOAT16:
-      fail(what, onnx_type_name(onnx_type) + " is not supported yet; export the model in float32");
+      return DataType::BFloat16;
     default:
       fail(what, "element type " + onnx_type_name(onnx_type) +
-                     " is not supported (supported: float32, float64, int32, int64)");
+                     " is not supported (supported: float32, float64, float16, bfloat16, int32, int64, bool)");
   }
 }
 

@@ -47,7 +47,7 @@ std::vector<std::string> compiled_activations(const op::Recurrent &layer, size_t
 std::vector<KernelFamily> families_of(const Graph &graph) {
   std::vector<KernelFamily> families;
   for (const Node &node : graph.nodes) {
-    const hrnn_dtype dtype = runtime_type(graph.tensor(node.inputs.at(0)).type);
+    const hrnn_dtype dtype = runtime_type(graph.tensor(node.inputs.at(0)).type);  // of a product: float or double
     if (const auto *layer = std::get_if<op::Recurrent>(&node.op)) {
       const int hidden = static_cast<int>(layer->hidden_size), input = static_cast<int>(layer->input_size);
       add_family(&families, {HRNN_PROJECTION, "", {}, cell_by_name(layer->cell).gates, dtype, input});
@@ -117,6 +117,9 @@ const char *c_type(DataType type) {
     case DataType::Float64: return "double";
     case DataType::Int32: return "int32_t";
     case DataType::Int64: return "int64_t";
+    case DataType::Float16:
+    case DataType::BFloat16: return "uint16_t";  // their bits
+    case DataType::Bool: return "uint8_t";
     default: return "float";
   }
 }
@@ -126,6 +129,9 @@ const char *c_dtype(DataType type) {
     case DataType::Float64: return "HRNN_F64";
     case DataType::Int32: return "HRNN_I32";
     case DataType::Int64: return "HRNN_I64";
+    case DataType::Float16: return "HRNN_F16";
+    case DataType::BFloat16: return "HRNN_BF16";
+    case DataType::Bool: return "HRNN_BOOL";
     default: return "HRNN_F32";
   }
 }
@@ -296,7 +302,10 @@ std::string example(const Graph &graph, const std::string &name) {
       "#include <stdio.h>\n#include <stdlib.h>\n\n#include \"{0}.h\"\n\n"
       "enum {{ kInputs = {1}, kOutputs = {2} }};\n\n"
       "static size_t bytes_of(const hrnn_tensor *t) {{\n"
-      "  size_t bytes = t->dtype == HRNN_F64 || t->dtype == HRNN_I64 ? 8 : 4;\n"
+      "  size_t bytes = t->dtype == HRNN_F64 || t->dtype == HRNN_I64    ? 8\n"
+      "                 : t->dtype == HRNN_F16 || t->dtype == HRNN_BF16 ? 2\n"
+      "                 : t->dtype == HRNN_BOOL                         ? 1\n"
+      "                                                                 : 4;\n"
       "  for (int i = 0; i < t->rank; i++) bytes *= (size_t)t->dims[i];\n"
       "  return bytes;\n}}\n\n"
       "int main(void) {{\n"

@@ -10,6 +10,7 @@
 
 #include "pack.h"
 #include "program.h"
+#include "program_reader.h"
 
 namespace hrnn {
 namespace {
@@ -199,10 +200,43 @@ class Writer {
   void lower(const Node &node, const op::Squeeze &op, OpRecord *record) {
     set_inputs(node, begin(OpKind::Squeeze, {op.axis}, record));
   }
-  void lower(const Node &node, const op::Activation &op, OpRecord *record) {
-    set_inputs(node, begin(OpKind::Activation, {op.function.kind}, record));
-    record->reals[0] = op.function.alpha;
-    record->reals[1] = op.function.beta;
+  // 1 + the operand that has the result's shape and type whatever the dynamic dimensions are, 0 where there is none.
+  int64_t in_place_operand(const Node &node) const {
+    const Tensor &result = graph_.tensor(node.outputs[0]);
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      const Tensor &operand = graph_.tensor(node.inputs[i]);
+      if (!operand.constant && operand.type == result.type && operand.dims == result.dims) {
+        return static_cast<int64_t>(i) + 1;
+      }
+    }
+    return 0;
+  }
+  void lower(const Node &node, const op::Elementwise &op, OpRecord *record) {
+    set_inputs(node, begin(OpKind::Elementwise, {static_cast<int64_t>(op.function)}, record));
+    record->ints[kResultType] = runtime_type(graph_.tensor(node.outputs[0]).type);
+    record->ints[kInPlace] = in_place_operand(node);
+    record->reals[0] = op.alpha;
+    record->reals[1] = op.beta;
+  }
+  void lower(const Node &node, const op::Reduce &op, OpRecord *record) {
+    int64_t bits = 0;
+    for (int64_t axis : op.axes) bits |= int64_t{1} << axis;
+    set_inputs(node, begin(OpKind::Reduce, {static_cast<int64_t>(op.reduction), bits, op.keep_axes}, record));
+  }
+  void lower(const Node &node, const op::MatMul &, OpRecord *record) {
+    set_inputs(node, begin(OpKind::MatMul, {}, record));
+  }
+  void lower(const Node &node, const op::Gather &op, OpRecord *record) {
+    set_inputs(node, begin(OpKind::Gather, {op.axis}, record));
+  }
+  void lower(const Node &node, const op::Pad &op, OpRecord *record) {
+    set_inputs(node, begin(OpKind::Pad, {}, record));
+    std::copy(op.before.begin(), op.before.end(), record->ints);
+    std::copy(op.after.begin(), op.after.end(), record->ints + kPadAfter);
+    record->reals[0] = op.value;
+  }
+  void lower(const Node &node, const op::Window &op, OpRecord *record) {
+    set_inputs(node, begin(OpKind::Window, {op.axis, op.size, op.stride, op.dilation}, record));
   }
   void lower(const Node &node, const op::Concat &op, OpRecord *record) {
     set_inputs(node, begin(OpKind::Concat, {op.axis}, record));
@@ -232,6 +266,8 @@ class Writer {
         code = *to[i].literal();
       } else if (i < from.size() && from[i] == to[i]) {
         code = 0;
+      } else if (const auto copied = std::find(from.begin(), from.end(), to[i]); copied != from.end()) {
+        code = kInputDim + (copied - from.begin());
       } else if (const auto symbol = bound_symbol(to[i])) {
         code = *symbol;
       } else if (!inferred && !to[i].literal()) {

@@ -13,7 +13,16 @@ namespace hrnn {
 
 constexpr int64_t kRowBytes = 64;
 
-inline int64_t dtype_bytes(int32_t dtype) { return dtype == HRNN_F64 || dtype == HRNN_I64 ? 8 : 4; }
+inline int64_t dtype_bytes(int32_t dtype) {
+  switch (dtype) {
+    case HRNN_F64:
+    case HRNN_I64: return 8;
+    case HRNN_F16:
+    case HRNN_BF16: return 2;
+    case HRNN_BOOL: return 1;
+    default: return 4;
+  }
+}
 inline int64_t lanes_of(int32_t dtype) { return kRowBytes / dtype_bytes(dtype); }
 inline int64_t panels_of(int32_t dtype, int64_t hidden) { return (hidden + lanes_of(dtype) - 1) / lanes_of(dtype); }
 

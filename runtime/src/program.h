@@ -25,12 +25,25 @@ enum class OpKind : uint32_t {
   Select = 5,     // removes an axis. ints: axis, index (negative counts from the end)
   Unsqueeze = 6,  // ints: axis
   Squeeze = 7,    // ints: axis (the dimension must be 1)
-  Reshape = 8,    // ints: rank, then dims: > 0 literal, 0 = copy from the input, -1 = infer, <= -2: symbol -2 - dim
+  Reshape = 8,    // ints: rank, then dims: > 0 literal, 0 = copy from the input, -1 = infer, <= -2: symbol -2 - dim,
+                  // kInputDim + k = the input's dimension k
   Expand = 9,     // broadcast. ints: rank, then dims: >= 1 literal or <= -2: symbol -2 - dim
-  // Elementwise. ints: hrnn_activation_kind; reals: alpha, beta
-  Activation = 10,
+  // y[...] = f(a[...], b[...], c[...]), operands broadcast as numpy does. ints: see ElementwiseInt (a Function
+  // of elementwise.h; the hrnn_dtype of a Cast); reals: alpha, beta
+  Elementwise = 10,
   Concat = 11,    // in: up to 8 tensors. ints: axis
+  Reduce = 12,    // ints: see ReduceInt (a Reduction of reduce.h; axes as bits; 1 = they stay, as 1)
+  MatMul = 13,    // in: a [..., m, k], b [..., k, n]; leading dimensions are broadcast
+  // out [outer, indices, inner] of data [outer, axis, inner]. in: data, indices (negative ones count from the end; a run
+  // with one out of range fails). ints: axis
+  Gather = 14,
+  Pad = 15,       // with one value. ints: elements before each axis, then (from kPadAfter) after; reals: the value
+  // A view: adds a last axis of `size` neighbours to every position. ints: axis, size, stride, dilation
+  Window = 16,
 };
+
+constexpr int64_t kInputDim = INT64_MIN;
+constexpr int kPadAfter = 8;
 
 enum RecurrentInt : int {
   kCellName = 0,       // offset into the strings

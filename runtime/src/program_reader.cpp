@@ -4,7 +4,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "elementwise.h"
 #include "pack.h"
+#include "reduce.h"
 #include "status.h"
 
 namespace hrnn {
@@ -23,8 +25,13 @@ const char *op_kind_name(uint32_t kind) {
     case OpKind::Squeeze: return "Squeeze";
     case OpKind::Reshape: return "Reshape";
     case OpKind::Expand: return "Expand";
-    case OpKind::Activation: return "activation";
+    case OpKind::Elementwise: return "elementwise operation";
     case OpKind::Concat: return "Concat";
+    case OpKind::Reduce: return "reduction";
+    case OpKind::MatMul: return "MatMul";
+    case OpKind::Gather: return "Gather";
+    case OpKind::Pad: return "Pad";
+    case OpKind::Window: return "Window";
   }
   return "unknown operation";
 }
@@ -201,7 +208,7 @@ class ProgramReader {
   // dtype, rank and dims of a tensor whose record states them.
   hrnn_status check_declared(uint32_t id, bool symbols_allowed) {
     const TensorRecord &tensor = program_->tensors[id];
-    if (tensor.dtype < HRNN_F32 || tensor.dtype > HRNN_I64) {
+    if (tensor.dtype < HRNN_F32 || tensor.dtype > HRNN_BOOL) {
       return fail(error_, HRNN_CORRUPT_MODEL, "tensor %u '%s': dtype %d is none of hrnn_dtype", id,
                   program_->tensor_name(id), tensor.dtype);
     }
@@ -418,7 +425,7 @@ class ProgramReader {
     if (op.ints[0] < 0 || op.ints[0] > HRNN_MAX_RANK) return bad_op(op, "there is no rank", op.ints[0]);
     for (int64_t i = 0; i < op.ints[0]; ++i) {
       const int64_t dim = op.ints[1 + i];
-      if (dim >= least) continue;
+      if (dim >= least || (least < 0 && is_input_dim(dim))) continue;
       if (dim > -2 || -2 - dim >= static_cast<int64_t>(symbol_bound_.size()) ||
           symbol_bound_[static_cast<size_t>(-2 - dim)] == 0) {
         return bad_op(op, "a dimension is neither a size nor a symbol that an input fixes but", dim);
@@ -461,12 +468,14 @@ class ProgramReader {
         status = check_target(op, -1);
         int inferred = 0;
         for (int64_t i = 0; status == HRNN_OK && i < op.ints[0]; ++i) {
-          if (op.ints[1 + i] == 0 && i >= rank) status = bad_op(op, "the input has no dimension", i);
+          const int64_t dim = op.ints[1 + i], copied = dim == 0 ? i : dim - kInputDim;
+          if ((dim == 0 || is_input_dim(dim)) && copied >= rank) status = bad_op(op, "the input has no dimension", copied);
           if (op.ints[1 + i] == -1 && ++inferred == 2) status = bad_op(op, "a second inferred dimension,", i);
         }
         out_rank = static_cast<int32_t>(op.ints[0]);
         break;
       }
+      case OpKind::Window: status = check_window(op, rank, &out_rank); break;
       default:  // Expand
         status = check_target(op, 1);
         if (op.ints[0] > rank) out_rank = static_cast<int32_t>(op.ints[0]);
@@ -475,15 +484,99 @@ class ProgramReader {
     return status != HRNN_OK ? status : set_output(op, 0, dtype, out_rank);
   }
 
-  hrnn_status check_activation(const OpRecord &op) {
+  hrnn_status check_elementwise(const OpRecord &op) {
+    const FunctionInfo *info = function_info(op.ints[kFunction]);
+    if (info == nullptr) return bad_op(op, "there is no function", op.ints[kFunction]);
+    const hrnn_status status = check_operands(op, (1u << info->operands) - 1, 0, 1, 0);
+    if (status != HRNN_OK) return status;
+    const bool is_where = op.ints[kFunction] == static_cast<int64_t>(Function::Where);
+    const int32_t dtype = input_of(op, is_where ? 1 : 0)->dtype;
+    int32_t rank = 0;
+    for (int slot = 0; slot < info->operands; ++slot) {
+      const TensorRecord &operand = *input_of(op, slot);
+      const int32_t expected = is_where && slot == 0 ? static_cast<int32_t>(HRNN_BOOL) : dtype;
+      if (operand.dtype != expected) return bad_op(op, "its operands do not fit each other: one has dtype", operand.dtype);
+      if (operand.rank > rank) rank = operand.rank;
+    }
+    if ((info->types & type_bit(dtype)) == 0) return bad_op(op, "the function does not take dtype", dtype);
+    if (!std::isfinite(op.reals[0]) || !std::isfinite(op.reals[1])) {
+      return bad_op(op, "alpha or beta is not finite,", 0);
+    }
+    if (op.ints[kInPlace] < 0 || op.ints[kInPlace] > info->operands) {
+      return bad_op(op, "it has no operand", op.ints[kInPlace] - 1);
+    }
+    if (info->result == ResultType::Bool) return set_output(op, 0, HRNN_BOOL, rank);
+    if (info->result == ResultType::Same) return set_output(op, 0, dtype, rank);
+    const int64_t result = op.ints[kResultType];
+    if (result < HRNN_F32 || result > HRNN_BOOL) return bad_op(op, "there is no dtype", result);
+    return set_output(op, 0, static_cast<int32_t>(result), rank);
+  }
+
+  hrnn_status check_reduce(const OpRecord &op) {
     const hrnn_status status = check_operands(op, 1, 0, 1, 0);
     if (status != HRNN_OK) return status;
     const TensorRecord &x = *input_of(op, 0);
-    if (!is_float(x.dtype)) return bad_op(op, "the input has no floating-point dtype but", x.dtype);
-    if (op.ints[0] < 0 || op.ints[0] >= HRNN_ACTIVATION_COUNT) return bad_op(op, "there is no activation", op.ints[0]);
-    if (!std::isfinite(op.reals[0]) || !std::isfinite(op.reals[1]))
-      return bad_op(op, "alpha or beta is not finite,", 0);
+    const int64_t kind = op.ints[kReduction], axes = op.ints[kReducedAxes];
+    if (kind < 0 || kind >= kReductions) return bad_op(op, "there is no reduction", kind);
+    const Reduction reduction = static_cast<Reduction>(kind);
+    if ((reduction_types(reduction) & type_bit(x.dtype)) == 0) {
+      return bad_op(op, "the reduction does not take dtype", x.dtype);
+    }
+    if (axes < 0 || axes >> x.rank != 0) return bad_op(op, "an axis is out of range in the bits", axes);
+    int32_t count = 0;
+    for (int32_t i = 0; i < x.rank; ++i) count += static_cast<int32_t>(axes >> i & 1);
+    if (gives_index(reduction) && count != 1) return bad_op(op, "an index is of one axis, not of", count);
+    if (op.ints[kKeepAxes] != 0 && op.ints[kKeepAxes] != 1) {
+      return bad_op(op, "keeping axes is neither 0 nor 1 but", op.ints[kKeepAxes]);
+    }
+    const int32_t dtype = gives_index(reduction) ? static_cast<int32_t>(HRNN_I64) : x.dtype;
+    return set_output(op, 0, dtype, op.ints[kKeepAxes] == 1 ? x.rank : x.rank - count);
+  }
+
+  hrnn_status check_matmul(const OpRecord &op) {
+    const hrnn_status status = check_operands(op, 3, 0, 1, 0);
+    if (status != HRNN_OK) return status;
+    const TensorRecord &a = *input_of(op, 0), &b = *input_of(op, 1);
+    if (!is_float(a.dtype) || a.dtype != b.dtype) return bad_op(op, "its inputs must be equal floats, one is", b.dtype);
+    if (a.rank < 2 || b.rank < 2) return bad_op(op, "its inputs must be matrices, one has rank", a.rank < 2 ? a.rank : b.rank);
+    return set_output(op, 0, a.dtype, a.rank > b.rank ? a.rank : b.rank);
+  }
+
+  hrnn_status check_gather(const OpRecord &op) {
+    hrnn_status status = check_operands(op, 1u << kGatherData | 1u << kGatherIndices, 0, 1, 0);
+    if (status != HRNN_OK) return status;
+    const TensorRecord &data = *input_of(op, kGatherData), &indices = *input_of(op, kGatherIndices);
+    if (indices.dtype != HRNN_I32 && indices.dtype != HRNN_I64) {
+      return bad_op(op, "the indices must be integers, their dtype is", indices.dtype);
+    }
+    status = check_axis(op, op.ints[0], data.rank);
+    if (status != HRNN_OK) return status;
+    const int32_t rank = data.rank - 1 + indices.rank;
+    return rank > HRNN_MAX_RANK ? bad_op(op, "the rank would be", rank) : set_output(op, 0, data.dtype, rank);
+  }
+
+  hrnn_status check_pad(const OpRecord &op) {
+    const hrnn_status status = check_operands(op, 1, 0, 1, 0);
+    if (status != HRNN_OK) return status;
+    const TensorRecord &x = *input_of(op, 0);
+    for (int32_t i = 0; i < x.rank; ++i) {
+      for (const int64_t count : {op.ints[i], op.ints[kPadAfter + i]}) {
+        if (count < 0 || count > kMaxPadding) return bad_op(op, "it cannot add elements:", count);
+      }
+    }
     return set_output(op, 0, x.dtype, x.rank);
+  }
+
+  // A window is a view, with numbers that nothing else bounds.
+  hrnn_status check_window(const OpRecord &op, int32_t rank, int32_t *out_rank) {
+    *out_rank = rank + 1;
+    if (*out_rank > HRNN_MAX_RANK) return bad_op(op, "the rank would be", *out_rank);
+    for (const int position : {kWindowSize, kWindowStride, kWindowDilation}) {
+      if (op.ints[position] < 1 || op.ints[position] > kMaxPadding) {
+        return bad_op(op, "size, stride or dilation of the windows is", op.ints[position]);
+      }
+    }
+    return check_axis(op, op.ints[kWindowAxis], rank);
   }
 
   hrnn_status check_concat(const OpRecord &op) {
@@ -515,8 +608,12 @@ class ProgramReader {
     switch (static_cast<OpKind>(op.kind)) {
       case OpKind::Recurrent: return check_recurrent(op);
       case OpKind::Dense: return check_dense(op);
-      case OpKind::Activation: return check_activation(op);
+      case OpKind::Elementwise: return check_elementwise(op);
       case OpKind::Concat: return check_concat(op);
+      case OpKind::Reduce: return check_reduce(op);
+      case OpKind::MatMul: return check_matmul(op);
+      case OpKind::Gather: return check_gather(op);
+      case OpKind::Pad: return check_pad(op);
       default: return bad_op(op, "this runtime does not know operation kind", op.kind);
     }
   }

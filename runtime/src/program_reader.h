@@ -13,10 +13,22 @@ namespace hrnn {
 // from a product of two cannot overflow.
 constexpr int64_t kMaxFeatures = int64_t{1} << 24;
 
+// The most a Pad may add at once, and the largest window, stride and dilation.
+constexpr int64_t kMaxPadding = int64_t{1} << 40;
+
+inline bool is_input_dim(int64_t dim) { return dim < kInputDim + HRNN_MAX_RANK; }  // of a Reshape's target
+
 // Positions in OpRecord::inputs and outputs.
 enum RecurrentInput : int { kX = 0, kW = 1, kR = 2, kB = 3, kSequenceLens = 4, kInitialH = 5 };
 enum RecurrentOutput : int { kY = 0, kYh = 1 };
 enum DenseInput : int { kDenseX = 0, kDenseW = 1, kDenseB = 2 };
+enum GatherInput : int { kGatherData = 0, kGatherIndices = 1 };
+// Positions in OpRecord::ints.
+// kInPlace: 1 + the operand that has the dims of the result whatever they are, so that the result may take its memory; 0
+// where there is none.
+enum ElementwiseInt : int { kFunction = 0, kResultType = 1, kInPlace = 2 };
+enum ReduceInt : int { kReduction = 0, kReducedAxes = 1, kKeepAxes = 2 };
+enum WindowInt : int { kWindowAxis = 0, kWindowSize = 1, kWindowStride = 2, kWindowDilation = 3 };
 
 struct Program {
   Array<uint32_t> symbols;      // string offsets
@@ -40,7 +52,8 @@ hrnn_status read_program(const void *blob, uint64_t blob_bytes, uint64_t weights
 
 const char *op_kind_name(uint32_t kind);  // "GRU or RNN layer", "Transpose", ...
 inline bool is_view(uint32_t kind) {      // says where values lie and computes none
-  return kind >= static_cast<uint32_t>(OpKind::Transpose) && kind <= static_cast<uint32_t>(OpKind::Expand);
+  return (kind >= static_cast<uint32_t>(OpKind::Transpose) && kind <= static_cast<uint32_t>(OpKind::Expand)) ||
+         kind == static_cast<uint32_t>(OpKind::Window);
 }
 inline bool is_kind(const OpRecord &op, OpKind kind) { return op.kind == static_cast<uint32_t>(kind); }
 

@@ -5,7 +5,6 @@
 
 #include <cstring>
 
-#include "activation.h"
 #include "select.h"
 #include "status.h"
 
@@ -185,6 +184,9 @@ const char *dtype_name(int32_t dtype) {
     case HRNN_F64: return "float64";
     case HRNN_I32: return "int32";
     case HRNN_I64: return "int64";
+    case HRNN_F16: return "float16";
+    case HRNN_BF16: return "bfloat16";
+    case HRNN_BOOL: return "bool";
     default: return "no dtype";
   }
 }
@@ -433,12 +435,16 @@ class Executor {
       case Action::kCopy:
         copy_elements(instruction.loop, instruction.dtype, at(operands[0]), at(operands[1]));
         return HRNN_OK;
-      case Action::kActivate: {
+      case Action::kFill: return run_fill(instruction);
+      case Action::kElementwise: return run_function(instruction);
+      case Action::kReduce: {
         const OpRecord &op = s_.program.ops[instruction.op];
-        const hrnn_activation activation = {static_cast<hrnn_activation_kind>(op.ints[0]), op.reals[0], op.reals[1]};
-        activate_elements(instruction.loop, instruction.dtype, activation, at(operands[0]), at(operands[1]));
+        reduce_elements(static_cast<Reduction>(op.ints[kReduction]), instruction.dtype, instruction.loop,
+                        instruction.inner, instruction.count, at(operands[0]), at(operands[1]));
         return HRNN_OK;
       }
+      case Action::kMatMul: return run_matmul(instruction);
+      case Action::kGather: return run_gather(instruction);
       case Action::kPackLayer: {
         const OpRecord &op = s_.program.ops[instruction.op];
         const SessionOp &state = s_.ops[instruction.op];
@@ -466,10 +472,70 @@ class Executor {
     const char *x = at(instruction.operands[0]);
     char *y = at(instruction.operands[1]);
     hrnn_status status = HRNN_OK;
-    for_each_run(loop, [&](int64_t x_offset, int64_t y_offset) {
+    for_each_run(loop, [&](const int64_t *offsets) {
       if (status != HRNN_OK) return;
-      status = dense_run(plan, s_.dense_scratch.data(), loop.dims[inner], x + x_offset * size, loop.a_strides[inner],
-                         y + y_offset * size, loop.b_strides[inner], error_);
+      status = dense_run(plan, s_.dense_scratch.data(), loop.dims[inner], x + offsets[0] * size, loop.strides[0][inner],
+                         y + offsets[1] * size, loop.strides[1][inner], error_);
+    });
+    return status;
+  }
+
+  hrnn_status run_fill(const Instruction &instruction) {
+    // The value as an element of the type: a one-element Cast.
+    const double value = s_.program.ops[instruction.op].reals[0];
+    alignas(8) char element[8];
+    StridedLoop one = {};
+    one.rank = 1;
+    one.operands = 2;
+    one.dims[0] = one.strides[0][0] = one.strides[1][0] = 1;
+    const void *from[] = {&value};
+    run_elementwise({Function::Cast, HRNN_F64, instruction.dtype, 0, 0}, one, from, element);
+    fill_elements(instruction.loop, instruction.dtype, element, at(instruction.operands[0]));
+    return HRNN_OK;
+  }
+
+  hrnn_status run_function(const Instruction &instruction) {
+    const OpRecord &op = s_.program.ops[instruction.op];
+    const int count = instruction.loop.operands - 1;
+    const void *operands[kMaxFunctionOperands];
+    for (int k = 0; k < count; ++k) operands[k] = at(instruction.operands[k]);
+    const ElementwiseCall call = {static_cast<Function>(op.ints[kFunction]), instruction.dtype,
+                                  s_.program.tensors[op.outputs[0]].dtype, op.reals[0], op.reals[1]};
+    if (run_elementwise(call, instruction.loop, operands, at(instruction.operands[count]))) return HRNN_OK;
+    return fail(error_, HRNN_INVALID_ARGUMENT, "an integer is divided by zero");
+  }
+
+  hrnn_status run_matmul(const Instruction &instruction) {
+    const int64_t size = dtype_bytes(instruction.dtype);
+    const char *a = at(instruction.operands[0]), *b = at(instruction.operands[1]);
+    char *y = at(instruction.operands[2]);
+    for_each_element(instruction.loop, [&](const int64_t *offsets) {
+      multiply_matrices(instruction.dtype, instruction.matrix, a + offsets[0] * size, b + offsets[1] * size,
+                        y + offsets[2] * size);
+    });
+    return HRNN_OK;
+  }
+
+  hrnn_status run_gather(const Instruction &instruction) {
+    const OpRecord &op = s_.program.ops[instruction.op];
+    const int64_t size = dtype_bytes(instruction.dtype);
+    const bool wide = s_.program.tensors[op.inputs[kGatherIndices]].dtype == HRNN_I64;
+    const char *data = at(instruction.operands[0]), *indices = at(instruction.operands[2]);
+    char *to = at(instruction.operands[1]);
+    hrnn_status status = HRNN_OK;
+    for_each_element(instruction.loop, [&](const int64_t *offsets) {
+      if (status != HRNN_OK) return;
+      const int64_t given = wide ? reinterpret_cast<const int64_t *>(indices)[offsets[0]]
+                                 : reinterpret_cast<const int32_t *>(indices)[offsets[0]];
+      const int64_t index = given < 0 ? given + instruction.count : given;
+      if (index < 0 || index >= instruction.count) {
+        status = fail(error_, HRNN_INVALID_ARGUMENT, "index %lld is out of range for dimension %lld, which is %lld",
+                      static_cast<long long>(given), static_cast<long long>(op.ints[0]),
+                      static_cast<long long>(instruction.count));
+        return;
+      }
+      copy_elements(instruction.inner, instruction.dtype, data + index * instruction.stride * size,
+                    to + offsets[1] * size);
     });
     return status;
   }

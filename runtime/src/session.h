@@ -11,15 +11,19 @@
 //   - the value of a graph output is computed in the caller's buffer, also through views that can be inverted (a GRU's
 //   Y
 //     that is squeezed and transposed before it leaves is written once, where it belongs);
-//   - inputs of a Concat are likewise computed in the Concat's place;
+//   - inputs of a Concat are likewise computed in the Concat's place, and an operand of an elementwise operation that
+//     nothing reads later in the place of its result;
 //   - everything else lies in a slot of the arena. Which values share a slot follows from the program alone, so that
 //     smaller shapes never need more memory than larger ones.
 #pragma once
 #include "array.h"
+#include "elementwise.h"
 #include "hrnn/hrnn.h"
+#include "matmul.h"
 #include "pack.h"
 #include "plan.h"
 #include "program_reader.h"
+#include "reduce.h"
 #include "tensor_view.h"
 
 namespace hrnn {
@@ -49,6 +53,7 @@ constexpr int kOutputStorages = 2, kInputStorages = 6, kStorages = kOutputStorag
 
 struct SessionOp {
   uint32_t slots[kStorages];  // of the arena, or kNone
+  int32_t in_place;           // elementwise: the operand whose memory the result may take, or -1
   bool live;                  // of the binding: its outputs are needed
   // Recurrent and dense layers.
   hrnn_plan *plan;
@@ -67,7 +72,18 @@ struct SessionOp {
 // Whether the caller may give an input and an output the same memory.
 enum class Overlap : uint8_t { kForbidden, kSameAddress, kAllowed };
 
-enum class Action : uint32_t { kCopy, kPackLayer, kPackDense, kRunLayer, kRunDense, kActivate };
+enum class Action : uint32_t {
+  kCopy,
+  kFill,
+  kPackLayer,
+  kPackDense,
+  kRunLayer,
+  kRunDense,
+  kElementwise,
+  kReduce,
+  kMatMul,
+  kGather
+};
 
 struct Operand {
   uint32_t base;   // kNone: absent
@@ -78,9 +94,16 @@ struct Instruction {
   Action action;
   uint32_t op;
   int32_t dtype;
-  // Copy, activate, dense: from, to. Packing: w, r, b (dense: w, b at 0 and 2). Layer: x, lengths, h0, y, h_n.
+  // Copy, dense, reduce: from, to. Fill: to. Packing: w, r, b (dense: w, b at 0 and 2). Layer: x, lengths, h0, y, h_n.
+  // Elementwise: operands, result. Matrices: a, b, y. Gather: data, to, indices.
   Operand operands[5];
-  StridedLoop loop;    // copy, activate; dense: rows are the innermost dimension
+  // Over the elements of the operands; dense: rows are the innermost dimension; reduce: over what stays; matrices: over
+  // the leading dimensions; gather: over indices, with the result.
+  StridedLoop loop;
+  StridedLoop inner;   // reduce: over what is reduced; gather: over what one index picks
+  int64_t count;       // reduce: elements of the inner loop; gather: the dimension that is picked from
+  int64_t stride;      // gather: of that dimension
+  MatMulShape matrix;
   hrnn_run_args args;  // layer: all but the pointers
 };
 
@@ -119,11 +142,19 @@ struct hrnn_session {
 
 namespace hrnn {
 
+inline bool is_recurrent(const OpRecord &op) { return is_kind(op, OpKind::Recurrent); }
+
 constexpr uint32_t kWeightsBase = 0, kFirstInputBase = 1;
 
 // Once, after the program is read and has_initial_h of every layer is known: who produces what, which values share a
 // slot, and the sizes of everything binding writes to. False: no memory.
 bool analyse_program(hrnn_session *session);
+
+// The dims of all tensors. Only dims of `inputs` are read.
+hrnn_status infer_shapes(hrnn_session *session, const hrnn_tensor *inputs, hrnn_error *error);
+
+// The bytes of a slot that holds such a tensor; the dims were inferred.
+int64_t slot_size(int32_t rank, const int64_t *dims, int32_t dtype);
 
 // Binds shapes. Only dims of `inputs` are read, whose dtypes and ranks are right. Allocates nothing; leaves the bytes
 // each slot needs in slot_bytes and `bound` false.

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "pack.h"
 #include "program_reader.h"
 
 namespace hrnn {
@@ -61,6 +62,12 @@ SliceRange slice_range(int64_t dim, int64_t start, int64_t stop, int64_t step) {
   if (distance <= 0) return {0, 0, step};
   const uint64_t stride = step > 0 ? static_cast<uint64_t>(step) : 0 - static_cast<uint64_t>(step);
   return {start, 1 + static_cast<int64_t>(static_cast<uint64_t>(distance - 1) / stride), step};
+}
+
+int64_t window_count(int64_t dim, int64_t size, int64_t stride, int64_t dilation) {
+  // In steps that cannot overflow: (size - 1) * dilation < dim is checked as a quotient.
+  if (dim < 1 || (dim - 1) / dilation < size - 1) return 0;
+  return (dim - 1 - (size - 1) * dilation) / stride + 1;
 }
 
 bool reshape_view(const TensorView &view, int32_t rank, const int64_t *dims, TensorView *reshaped) {
@@ -143,6 +150,12 @@ bool apply_view(const OpRecord &op, const TensorView &in, int32_t out_rank, cons
     case OpKind::Unsqueeze:
       for (int32_t i = 0; i < out_rank; ++i) view.strides[i] = i == axis ? 0 : in.strides[i < axis ? i : i - 1];
       break;
+    case OpKind::Window:
+      memcpy(view.strides, in.strides, sizeof(view.strides));
+      // A stride or dilation may be as large as it likes when it is never taken.
+      view.strides[out_rank - 1] = op.ints[kWindowSize] > 1 ? in.strides[axis] * op.ints[kWindowDilation] : 0;
+      if (out_dims[axis] > 1) view.strides[axis] *= op.ints[kWindowStride];
+      break;
     default:  // Expand: axes line up at the end
       for (int32_t i = 0; i < out_rank; ++i) {
         const int32_t from = i - (out_rank - in.rank);
@@ -181,6 +194,7 @@ bool invert_view(const OpRecord &op, const TensorView &out, int32_t in_rank, con
     case OpKind::Unsqueeze:
       for (int32_t i = 0; i < in_rank; ++i) view.strides[i] = out.strides[i < axis ? i : i + 1];
       break;
+    case OpKind::Window: return false;  // windows share elements
     default:  // Expand: only one that repeats nothing
       for (int32_t i = 0; i < out.rank; ++i) {
         const int32_t from = i - (out.rank - in_rank);
@@ -193,40 +207,44 @@ bool invert_view(const OpRecord &op, const TensorView &out, int32_t in_rank, con
   return true;
 }
 
-StridedLoop strided_loop(const TensorView &a, const TensorView &b) {
+StridedLoop strided_loop(const TensorView *const *views, int operands) {
   StridedLoop loop = {};
-  // Axes by falling stride of b (stably, by insertion), without those of 1.
-  for (int32_t i = 0; i < b.rank; ++i) {
-    if (b.dims[i] == 1) continue;
-    const int64_t size = b.strides[i] < 0 ? -b.strides[i] : b.strides[i];
+  loop.operands = operands;
+  const TensorView &last_view = *views[operands - 1];
+  const auto move = [&](int32_t to, int32_t from) {
+    loop.dims[to] = loop.dims[from];
+    for (int k = 0; k < operands; ++k) loop.strides[k][to] = loop.strides[k][from];
+  };
+  // Axes by falling stride of the last view (stably, by insertion), without those of 1.
+  for (int32_t i = 0; i < last_view.rank; ++i) {
+    if (last_view.dims[i] == 1) continue;
+    const int64_t size = last_view.strides[i] < 0 ? -last_view.strides[i] : last_view.strides[i];
     int32_t at = loop.rank++;
     for (; at > 0; --at) {
-      const int64_t above = loop.b_strides[at - 1] < 0 ? -loop.b_strides[at - 1] : loop.b_strides[at - 1];
+      const int64_t stride = loop.strides[operands - 1][at - 1], above = stride < 0 ? -stride : stride;
       if (above >= size) break;
-      loop.dims[at] = loop.dims[at - 1];
-      loop.a_strides[at] = loop.a_strides[at - 1];
-      loop.b_strides[at] = loop.b_strides[at - 1];
+      move(at, at - 1);
     }
-    loop.dims[at] = b.dims[i];
-    loop.a_strides[at] = a.strides[i];
-    loop.b_strides[at] = b.strides[i];
+    loop.dims[at] = last_view.dims[i];
+    for (int k = 0; k < operands; ++k) loop.strides[k][at] = views[k]->strides[i];
   }
   if (loop.rank == 0) {  // a single element
     loop.rank = 1;
-    loop.dims[0] = loop.a_strides[0] = loop.b_strides[0] = 1;
+    loop.dims[0] = 1;
+    for (int k = 0; k < operands; ++k) loop.strides[k][0] = 1;
     return loop;
   }
-  // Merge an axis into the one outside it where both walk on in equal steps.
+  // Merge an axis into the one outside it where all walk on in equal steps.
   int32_t last = 0;
   for (int32_t i = 1; i < loop.rank; ++i) {
-    if (loop.a_strides[last] == loop.a_strides[i] * loop.dims[i] &&
-        loop.b_strides[last] == loop.b_strides[i] * loop.dims[i]) {
-      loop.dims[last] *= loop.dims[i];
-    } else {
-      loop.dims[++last] = loop.dims[i];
+    bool merges = true;
+    for (int k = 0; k < operands; ++k) {
+      merges = merges && loop.strides[k][last] == loop.strides[k][i] * loop.dims[i];
     }
-    loop.a_strides[last] = loop.a_strides[i];
-    loop.b_strides[last] = loop.b_strides[i];
+    const int64_t outer = merges ? loop.dims[last] : 1;
+    if (!merges) ++last;
+    move(last, i);
+    loop.dims[last] *= outer;
   }
   loop.rank = last + 1;
   return loop;
@@ -234,29 +252,48 @@ StridedLoop strided_loop(const TensorView &a, const TensorView &b) {
 
 namespace {
 
-template <typename Value>
-void copy_values(const StridedLoop &loop, const Value *a, Value *b) {
-  const int64_t count = loop.dims[loop.rank - 1];
-  const int64_t a_stride = loop.a_strides[loop.rank - 1], b_stride = loop.b_strides[loop.rank - 1];
-  for_each_run(loop, [&](int64_t a_offset, int64_t b_offset) {
-    const Value *from = a + a_offset;
-    Value *to = b + b_offset;
+template <int64_t kSize>
+void copy_values(const StridedLoop &loop, const char *a, char *b) {
+  const int32_t inner = loop.rank - 1;
+  const int64_t count = loop.dims[inner], a_stride = loop.strides[0][inner], b_stride = loop.strides[1][inner];
+  for_each_run(loop, [&](const int64_t *offsets) {
+    const char *from = a + offsets[0] * kSize;
+    char *to = b + offsets[1] * kSize;
     if (a_stride == 1 && b_stride == 1) {
-      memcpy(to, from, static_cast<size_t>(count) * sizeof(Value));
+      memcpy(to, from, static_cast<size_t>(count * kSize));
     } else {
-      for (int64_t i = 0; i < count; ++i) to[i * b_stride] = from[i * a_stride];
+      for (int64_t i = 0; i < count; ++i) memcpy(to + i * b_stride * kSize, from + i * a_stride * kSize, kSize);
     }
   });
 }
 
+template <int64_t kSize>
+void fill_values(const StridedLoop &loop, const char *value, char *to) {
+  for_each_element(loop, [&](const int64_t *offsets) { memcpy(to + offsets[0] * kSize, value, kSize); });
+}
+
 }  // namespace
 
+// Only the size of a type matters here.
 void copy_elements(const StridedLoop &loop, int32_t dtype, const void *a, void *b) {
-  switch (dtype) {
-    case HRNN_F32: copy_values(loop, static_cast<const float *>(a), static_cast<float *>(b)); break;
-    case HRNN_F64: copy_values(loop, static_cast<const double *>(a), static_cast<double *>(b)); break;
-    case HRNN_I32: copy_values(loop, static_cast<const int32_t *>(a), static_cast<int32_t *>(b)); break;
-    default: copy_values(loop, static_cast<const int64_t *>(a), static_cast<int64_t *>(b)); break;
+  const char *from = static_cast<const char *>(a);
+  char *to = static_cast<char *>(b);
+  switch (dtype_bytes(dtype)) {
+    case 1: copy_values<1>(loop, from, to); break;
+    case 2: copy_values<2>(loop, from, to); break;
+    case 4: copy_values<4>(loop, from, to); break;
+    default: copy_values<8>(loop, from, to); break;
+  }
+}
+
+void fill_elements(const StridedLoop &loop, int32_t dtype, const void *value, void *to) {
+  const char *element = static_cast<const char *>(value);
+  char *first = static_cast<char *>(to);
+  switch (dtype_bytes(dtype)) {
+    case 1: fill_values<1>(loop, element, first); break;
+    case 2: fill_values<2>(loop, element, first); break;
+    case 4: fill_values<4>(loop, element, first); break;
+    default: fill_values<8>(loop, element, first); break;
   }
 }
 

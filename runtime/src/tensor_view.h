@@ -30,6 +30,9 @@ struct SliceRange {
 };
 SliceRange slice_range(int64_t dim, int64_t start, int64_t stop, int64_t step);
 
+// How many windows of `size` elements `dilation` apart fit an axis, each `stride` after the one before; all three >= 1.
+int64_t window_count(int64_t dim, int64_t size, int64_t stride, int64_t dilation);
+
 // `view` with other dims of the same element count, in the same (row-major) order. False when no strides can say it.
 bool reshape_view(const TensorView &view, int32_t rank, const int64_t *dims, TensorView *reshaped);
 
@@ -39,35 +42,55 @@ bool apply_view(const OpRecord &op, const TensorView &in, int32_t out_rank, cons
 // exactly once, or no strides can say it.
 bool invert_view(const OpRecord &op, const TensorView &out, int32_t in_rank, const int64_t *in_dims, TensorView *in);
 
-// Two views of equal dims walked together, in as few and as long loops as the strides allow. dims[rank - 1] is the
-// innermost loop, over the axis where b's stride is smallest.
+// Views of equal dims walked together, in as few and as long loops as the strides allow. dims[rank - 1] is the innermost
+// loop, over the axis where the last view's stride is smallest.
+constexpr int kMaxLoopOperands = 4;
 struct StridedLoop {
   int32_t rank;  // >= 1
-  int64_t dims[HRNN_MAX_RANK], a_strides[HRNN_MAX_RANK], b_strides[HRNN_MAX_RANK];
+  int32_t operands;
+  int64_t dims[HRNN_MAX_RANK];
+  int64_t strides[kMaxLoopOperands][HRNN_MAX_RANK];
 };
-StridedLoop strided_loop(const TensorView &a, const TensorView &b);
+StridedLoop strided_loop(const TensorView *const *views, int operands);
+inline StridedLoop strided_loop(const TensorView &a, const TensorView &b) {
+  const TensorView *views[] = {&a, &b};
+  return strided_loop(views, 2);
+}
 
-// Calls body(a_offset, b_offset) with the offsets of each innermost loop's first elements.
+// Calls body(offsets) with the offsets, of each operand, of each innermost loop's first elements.
 template <typename Body>
 inline void for_each_run(const StridedLoop &loop, const Body &body) {
-  int64_t index[HRNN_MAX_RANK] = {};
-  int64_t a = 0, b = 0;
+  int64_t index[HRNN_MAX_RANK] = {}, offsets[kMaxLoopOperands] = {};
   for (;;) {
-    body(a, b);
+    body(static_cast<const int64_t *>(offsets));
     int32_t axis = loop.rank - 2;
     for (; axis >= 0; --axis) {
-      a += loop.a_strides[axis];
-      b += loop.b_strides[axis];
-      if (++index[axis] < loop.dims[axis]) break;
-      a -= loop.a_strides[axis] * loop.dims[axis];
-      b -= loop.b_strides[axis] * loop.dims[axis];
+      const bool more = ++index[axis] < loop.dims[axis];
+      const int64_t steps = more ? 1 : 1 - loop.dims[axis];
+      for (int32_t k = 0; k < loop.operands; ++k) offsets[k] += loop.strides[k][axis] * steps;
+      if (more) break;
       index[axis] = 0;
     }
     if (axis < 0) return;
   }
 }
 
+// Calls body(offsets) for every element.
+template <typename Body>
+inline void for_each_element(const StridedLoop &loop, const Body &body) {
+  const int32_t inner = loop.rank - 1;
+  for_each_run(loop, [&](const int64_t *run) {
+    int64_t offsets[kMaxLoopOperands];
+    for (int64_t i = 0; i < loop.dims[inner]; ++i) {
+      for (int32_t k = 0; k < loop.operands; ++k) offsets[k] = run[k] + i * loop.strides[k][inner];
+      body(static_cast<const int64_t *>(offsets));
+    }
+  });
+}
+
 // Copies a loop's elements of an hrnn_dtype from a to b. No dimension is 0, and the memory does not overlap.
 void copy_elements(const StridedLoop &loop, int32_t dtype, const void *a, void *b);
+// Sets a loop's elements (its only operand) to the one value of an hrnn_dtype at `value`.
+void fill_elements(const StridedLoop &loop, int32_t dtype, const void *value, void *to);
 
 }  // namespace hrnn

@@ -110,11 +110,25 @@ TEST(Npy, TransposesColumnMajorArrays) {
   EXPECT_THAT(values, ElementsAre(0, 1, 2, 10, 11, 12));
 }
 
+TEST(Npy, ReadsAndWritesSmallTypes) {
+  for (const auto &[descr, type] : {std::pair{"<f2", DataType::Float16}, {"<V2", DataType::BFloat16}}) {
+    const auto file = npy(std::string("{'descr': '") + descr + "', 'fortran_order': False, 'shape': (2,), }",
+                          bytes_of<uint16_t>({0x3f80, 0xbc00}));
+    const Constant array = parse_npy(file, "x");
+    EXPECT_EQ(array.type, type);
+    EXPECT_EQ(array.real(0), type == DataType::BFloat16 ? 1 : 1.875);
+    EXPECT_EQ(parse_npy(format_npy(array), "x").type, type);
+  }
+  const Constant flags = parse_npy(npy("{'descr': '|b1', 'fortran_order': False, 'shape': (2,), }", Bytes{1, 0}), "x");
+  EXPECT_EQ(flags.type, DataType::Bool);
+  EXPECT_EQ(flags.real(0), 1);
+}
+
 TEST(Npy, RefusesOtherTypes) {
   EXPECT_THAT(npy_error(npy("{'descr': '>f4', 'fortran_order': False, 'shape': (1,), }", Bytes(4))),
               AllOf(HasSubstr("'>f4'"), HasSubstr("big-endian")));
-  EXPECT_THAT(npy_error(npy("{'descr': '<f2', 'fortran_order': False, 'shape': (1,), }", Bytes(2))),
-              AllOf(HasSubstr("'<f2'"), HasSubstr("float32")));
+  EXPECT_THAT(npy_error(npy("{'descr': '<u2', 'fortran_order': False, 'shape': (1,), }", Bytes(2))),
+              AllOf(HasSubstr("'<u2'"), HasSubstr("float32")));
   EXPECT_THAT(npy_error(npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", Bytes(8))), HasSubstr("'|O'"));
   EXPECT_THAT(npy_error(npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }", Bytes(4))),
               HasSubstr("records"));

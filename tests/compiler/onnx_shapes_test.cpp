@@ -117,7 +117,10 @@ TEST(Views, GatherOfEquallySpacedIndicesIsASlice) {
   EXPECT_THAT(operations(gather(list({1, 2, 3}), 2).import()), ElementsAre("Slice axis 2, start 1, stop 4, step 1"));
   EXPECT_THAT(operations(gather(list({5, 3, 1}), 2).import()), ElementsAre("Slice axis 2, start 5, stop 0, step -2"));
   EXPECT_EQ(out_dims(gather(list({-2, -1}), 1).import()), "[batch, 2, 6]");
-  EXPECT_THAT(gather(list({0, 1, 3}), 2).error(), AllOf(HasSubstr("node 'n' (Gather)"), HasSubstr("[0, 1, 3]")));
+  EXPECT_THAT(operations(gather(list({0, 1, 3}), 2).import()), ElementsAre("Gather axis 2 of [batch, time, 6]"));
+  // Of a dynamic dimension: what is out of range must be noticed when the model runs.
+  EXPECT_THAT(operations(gather(list({0}), 1).import()), ElementsAre("Select axis 1, index 0", "Unsqueeze axis 1"));
+  EXPECT_THAT(operations(gather(list({0, 1}), 1).import()), ElementsAre("Gather axis 1 of [batch, time, 6]"));
   EXPECT_THAT(gather(list({6}), 2).error(), AllOf(HasSubstr("index 6"), HasSubstr("dimension of 6")));
   EXPECT_THAT(gather(list({0}), 3).error(), HasSubstr("axis 3"));
   for (const Ints &absurd : {Ints{INT64_MAX}, Ints{INT64_MIN, INT64_MAX}}) {
@@ -125,11 +128,17 @@ TEST(Views, GatherOfEquallySpacedIndicesIsASlice) {
   }
 }
 
-TEST(Views, GatherByRunTimeIndicesIsRefused) {
+TEST(Views, GatherByRunTimeIndices) {
   ModelBuilder builder;
-  builder.input("x", {4}).input("i", {}, TensorProto::INT64).output("y");
-  builder.node("Gather", {"x", "i"}, {"y"});
-  EXPECT_THAT(builder.error(), AllOf(HasSubstr("indices ('i')"), HasSubstr("Gather")));
+  builder.weights("table", {10, 6}).input("i", {"batch", "time"}, TensorProto::INT64).output("y");
+  builder.node("Gather", {"table", "i"}, {"y"});
+  const Graph graph = builder.import();
+  EXPECT_THAT(operations(graph), ElementsAre("Gather axis 0 of [10, 6]"));
+  EXPECT_EQ(out_dims(graph), "[batch, time, 6]");
+  ModelBuilder real;
+  real.weights("table", {10, 6}).input("i", {"batch"}).output("y");
+  real.node("Gather", {"table", "i"}, {"y"});
+  EXPECT_THAT(real.error(), AllOf(HasSubstr("indices ('i')"), HasSubstr("float32")));
 }
 
 TEST(Views, UnsqueezeAndSqueeze) {
@@ -327,7 +336,7 @@ TEST(Folding, Cast) {
   builder.node("Cast", {"a"}, {"y"}).attr("to", int64_t{TensorProto::INT64});
   EXPECT_THAT(folded(builder), ElementsAre(1, -1, 0));
   ModelBuilder run_time = unary("Cast", [](NodeBuilder &n) { n.attr("to", int64_t{TensorProto::DOUBLE}); });
-  EXPECT_THAT(run_time.error(), AllOf(HasSubstr("float32"), HasSubstr("float64")));
+  EXPECT_THAT(operations(run_time.import()), ElementsAre("Elementwise Cast to float64"));
   EXPECT_EQ(unary("Cast", [](NodeBuilder &n) { n.attr("to", int64_t{TensorProto::FLOAT}); }).error(), "");
   EXPECT_THAT(unary("Cast", [](NodeBuilder &n) { n.attr("to", int64_t{77}); }).error(), HasSubstr("type 77"));
 }
@@ -520,11 +529,10 @@ TEST(Products, ScalarBiasesAreRepeated) {
 TEST(Products, GemmErrors) {
   EXPECT_THAT(product("Gemm", {3, 4}, nullptr).error(),
               AllOf(HasSubstr("node 'n' (Gemm)"), HasSubstr("sizes 4 and 3")));
-  EXPECT_THAT(product("Gemm", {4, 3}, [](NodeBuilder &n) { n.attr("transA", int64_t{1}); }).error(),
-              HasSubstr("'transA' is 1"));
+  EXPECT_THAT(product("Gemm", {4, 3}, [](NodeBuilder &n) { n.attr("transA", int64_t{1}); }).error(), "");
   EXPECT_THAT(product("Gemm", {4, 3}, [](NodeBuilder &n) { n.attr("broadcast", int64_t{1}); }).error(),
               HasSubstr("'broadcast'"));
-  EXPECT_THAT(product("Gemm", {4, 3}, nullptr, Ints{2, 3}).error(), AllOf(HasSubstr("[2, 3]"), HasSubstr("[3]")));
+  EXPECT_THAT(product("Gemm", {4, 3}, nullptr, Ints{2, 3}).error(), AllOf(HasSubstr("[2, 3]"), HasSubstr("[batch, 3]")));
   EXPECT_THAT(product("Gemm", {1, 4, 3}, nullptr).error(), HasSubstr("2 dimensions"));
 }
 
@@ -544,30 +552,32 @@ TEST(Products, BiasesThatCannotBeFused) {
   shared.input("x", {2, 4}).weights("w", {4, 3}).weights("b", {3}).output("z").output("y");
   shared.node("MatMul", {"x", "w"}, {"y"});
   shared.node("Add", {"y", "b"}, {"z"}).name("n");
-  EXPECT_THAT(shared.error(), HasSubstr("node 'n' (Add)"));
+  EXPECT_THAT(operations(shared.import()), ElementsAre("Dense 4 -> 3", "Elementwise Add"));
   ModelBuilder aliased;  // y is wanted under another name
   aliased.input("x", {2, 4}).weights("w", {4, 3}).weights("b", {3}).output("z").output("y2");
   aliased.node("MatMul", {"x", "w"}, {"y"});
   aliased.node("Identity", {"y"}, {"y2"});
   aliased.node("Add", {"y2", "b"}, {"z"}).name("n");
-  EXPECT_THAT(aliased.error(), HasSubstr("node 'n' (Add)"));
+  EXPECT_THAT(operations(aliased.import()), ElementsAre("Dense 4 -> 3", "Elementwise Add"));
   ModelBuilder other_name;  // y is wanted, and its bias is added under another name
   other_name.input("x", {2, 4}).weights("w", {4, 3}).weights("b", {3}).output("z").output("t");
   other_name.node("MatMul", {"x", "w"}, {"y"});
   other_name.node("Identity", {"y"}, {"y2"});
   other_name.node("Tanh", {"y"}, {"t"});
   other_name.node("Add", {"y2", "b"}, {"z"}).name("n");
-  EXPECT_THAT(other_name.error(), HasSubstr("node 'n' (Add)"));
+  EXPECT_THAT(operations(other_name.import()), ElementsAre("Dense 4 -> 3", "Elementwise Tanh", "Elementwise Add"));
   ModelBuilder rows;  // a value per row is no bias
   rows.input("x", {2, 4}).weights("w", {4, 3}).weights("b", {2, 1}).output("z");
   rows.node("MatMul", {"x", "w"}, {"y"});
   rows.node("Add", {"y", "b"}, {"z"}).name("n");
-  EXPECT_THAT(rows.error(), HasSubstr("node 'n' (Add)"));
+  EXPECT_THAT(operations(rows.import()), ElementsAre("Dense 4 -> 3", "Elementwise Add"));
 }
 
 TEST(Products, MatMulForms) {
   EXPECT_EQ(out_dims(product("MatMul", {4}, nullptr).import()), "[batch]");
-  EXPECT_THAT(product("MatMul", {1, 4, 3}, nullptr).error(), HasSubstr("[1, 4, 3]"));
+  EXPECT_EQ(out_dims(product("MatMul", {1, 4, 3}, nullptr).import()), "[1, batch, 3]");
+  EXPECT_THAT(operations(product("MatMul", {5, 4, 3}, nullptr).import()), ElementsAre("MatMul [batch, 4] by [5, 4, 3]"));
+  EXPECT_THAT(product("MatMul", {5, 3, 3}, nullptr).error(), HasSubstr("sizes 4 and 3"));
   ModelBuilder batched;
   batched.input("x", {2, 2, 4}).weights("w", {1, 4, 3}).output("y");
   batched.node("MatMul", {"x", "w"}, {"y"});
@@ -579,7 +589,7 @@ TEST(Products, MatMulForms) {
   ModelBuilder dynamic;
   dynamic.input("x", {2, 4}).input("w", {4, "n"}).output("y");
   dynamic.node("MatMul", {"x", "w"}, {"y"});
-  EXPECT_THAT(dynamic.error(), HasSubstr("[4, n]"));
+  EXPECT_THAT(operations(dynamic.import()), ElementsAre("MatMul [2, 4] by [4, n]"));
 }
 
 // ---- Elementwise ----
@@ -592,10 +602,10 @@ TEST(Elementwise, Activations) {
                                        {"Softplus", "Softplus"},
                                        {"Elu", "Elu(alpha=1)"},
                                        {"ThresholdedRelu", "ThresholdedRelu(alpha=1)"}}) {
-    EXPECT_THAT(operations(unary(type).import()), ElementsAre(std::string("Activation ") + expected));
+    EXPECT_THAT(operations(unary(type).import()), ElementsAre(std::string("Elementwise ") + expected));
   }
   const Graph graph = unary("HardSigmoid", [](NodeBuilder &n) { n.attr("alpha", 0.25f).attr("beta", 0.75f); }).import();
-  EXPECT_THAT(operations(graph), ElementsAre("Activation HardSigmoid(alpha=0.25, beta=0.75)"));
+  EXPECT_THAT(operations(graph), ElementsAre("Elementwise HardSigmoid(alpha=0.25, beta=0.75)"));
   EXPECT_THAT(unary("Tanh", [](NodeBuilder &n) { n.attr("alpha", 1.0f); }).error(), HasSubstr("'alpha'"));
   EXPECT_THAT(unary("LeakyRelu", [](NodeBuilder &n) { n.attr("alpha", INFINITY); }).error(), HasSubstr("inf"));
 }
@@ -617,14 +627,15 @@ TEST(Elementwise, DropoutPassesItsInputOn) {
   ModelBuilder mask;
   mask.input("x", {2}).output("y").output("m");
   mask.node("Dropout", {"x"}, {"y", "m"});
-  EXPECT_THAT(mask.error(), HasSubstr("mask"));
+  EXPECT_EQ(mask.import().tensor(mask.import().outputs[1]).type, DataType::Bool);  // nothing is dropped
 }
 
-TEST(Elementwise, ArithmeticAtRunTimeIsRefused) {
+TEST(Elementwise, ArithmeticAtRunTime) {
   ModelBuilder builder;
-  builder.input("x", {2}).output("y");
-  builder.node("Mul", {"x", "x"}, {"y"}).name("n");
-  EXPECT_THAT(builder.error(), HasSubstr("node 'n' (Mul)"));
+  builder.input("x", {"n", 2}).weights("a", {1, 1}).output("y");
+  builder.node("Mul", {"x", "a"}, {"y"}).name("n");
+  EXPECT_THAT(operations(builder.import()), ElementsAre("Elementwise Mul"));
+  EXPECT_EQ(out_dims(builder.import()), "[n, 2]");
 }
 
 }  // namespace

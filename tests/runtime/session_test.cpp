@@ -692,7 +692,7 @@ class RandomProgram {
       }
       case 8: {
         const hrnn_activation f = {static_cast<hrnn_activation_kind>(pick(0, HRNN_ACTIVATION_COUNT - 1)), 0.5, 0.75};
-        const uint32_t out = builder_.unary(OpKind::Activation, name, in, {f.kind}, {f.alpha, f.beta});
+        const uint32_t out = builder_.unary(OpKind::Elementwise, name, in, {f.kind, 0, pick(0, 1)}, {f.alpha, f.beta});
         for (double &value : x.data) value = activate(f, value);
         return add(out, x);
       }
@@ -891,8 +891,8 @@ void check_activation(const hrnn_activation &f, double relative) {
   const int64_t n = builder.symbol("n");
   const uint32_t x = builder.input("x", dtype_of<T>(), {n, 2});
   const uint32_t swapped = builder.unary(OpKind::Transpose, "swap", x, {1, 0});  // once strided, once not
-  builder.output(builder.unary(OpKind::Activation, "f", x, {f.kind}, {f.alpha, f.beta}), "y", dtype_of<T>(), {n, 2});
-  builder.output(builder.unary(OpKind::Activation, "g", swapped, {f.kind}, {f.alpha, f.beta}), "z", dtype_of<T>(),
+  builder.output(builder.unary(OpKind::Elementwise, "f", x, {f.kind}, {f.alpha, f.beta}), "y", dtype_of<T>(), {n, 2});
+  builder.output(builder.unary(OpKind::Elementwise, "g", swapped, {f.kind}, {f.alpha, f.beta}), "z", dtype_of<T>(),
                  {2, n});
   TestModel model(builder);
   SessionPointer session = create(model);
@@ -955,7 +955,7 @@ TEST(SessionActivations, InfinityAndNaN) {
   for (const auto &limit : limits) {
     ProgramBuilder builder;
     const uint32_t x = builder.input("x", HRNN_F32, {4});
-    builder.output(builder.unary(OpKind::Activation, "f", x, {limit.kind}, {0.5, 0.25}), "y", HRNN_F32, {4});
+    builder.output(builder.unary(OpKind::Elementwise, "f", x, {limit.kind}, {0.5, 0.25}), "y", HRNN_F32, {4});
     TestModel model(builder);
     SessionPointer session = create(model);
     std::vector<float> values = {-INFINITY, INFINITY, NAN, 0}, y(4);
@@ -1318,7 +1318,20 @@ ProgramBuilder everything() {
   const uint32_t slice = builder.unary(OpKind::Slice, "slice", last, {1, -1, INT64_MIN, -1});
   const uint32_t joined = builder.concat("concat", {last, slice}, 1);
   const uint32_t scores = builder.dense<float>("dense", joined, 4, 3, as_double(random_values<float>(12, &random)), {});
-  const uint32_t activated = builder.unary(OpKind::Activation, "activation", scores, {HRNN_SIGMOID});
+  uint32_t activated = builder.unary(OpKind::Elementwise, "activation", scores, {HRNN_SIGMOID, 0, 1});
+  // Of [batch, 3]: padded, in windows of two, picked, multiplied, and reduced to as much.
+  const uint32_t padded = builder.unary(OpKind::Pad, "pad", activated, {0, 1, 0, 0, 0, 0, 0, 0, 0, 1}, {0.5});
+  const uint32_t windows = builder.unary(OpKind::Window, "window", padded, {1, 2, 1, 2});  // [batch, 3, 2]
+  const uint32_t picks = builder.constant<int64_t>({2}, {1, -2});
+  const uint32_t picked = builder.intermediate(), doubled = builder.intermediate(), summed = builder.intermediate();
+  builder.op(OpKind::Gather, "gather", {windows, picks}, {picked}).ints[0] = 2;
+  const uint32_t matrix = builder.constant<float>({2, 2}, {1, 0.5f, -1, 2});
+  builder.op(OpKind::MatMul, "matmul", {picked, matrix}, {doubled});
+  const uint32_t reduced = builder.unary(OpKind::Reduce, "reduce", doubled, {0, 4, 0});
+  hrnn::OpRecord &sum = builder.op(OpKind::Elementwise, "sum", {reduced, activated}, {summed});
+  sum.ints[hrnn::kFunction] = static_cast<int64_t>(hrnn::Function::Add);
+  sum.ints[hrnn::kInPlace] = 1;
+  activated = summed;
   const uint32_t deep = builder.unary(OpKind::Unsqueeze, "unsqueeze", activated, {0});
   builder.output(deep, "scores", HRNN_F32, {1, batch, 3});
   builder.output(a.h, "h", HRNN_F32, {2, batch, 4});
@@ -1406,7 +1419,7 @@ TEST(SessionDamage, EveryRuleOfTheReader) {
       {"dtype 0", [&](ProgramBuilder *p) { p->tensors()[0].dtype = 0; }},
       {"neither a size nor one of 2 symbols", [&](ProgramBuilder *p) { p->tensors()[0].dims[0] = -3; }},
       {"nameless", [&](ProgramBuilder *p) { p->tensors()[0].name = kNone; }},
-      {"does not know operation kind 12", [&](ProgramBuilder *p) { p->ops()[0].kind = 12; }},
+      {"does not know operation kind 17", [&](ProgramBuilder *p) { p->ops()[0].kind = 17; }},
       {"does not know operation kind 0", [&](ProgramBuilder *p) { p->ops()[0].kind = 0; }},
       {"there is no input 0", [&](ProgramBuilder *p) { p->ops()[0].inputs[0] = kNone; }},
       {"it takes no input 1", [&](ProgramBuilder *p) { p->ops()[0].inputs[1] = 0; }},
@@ -1435,8 +1448,37 @@ TEST(SessionDamage, EveryRuleOfTheReader) {
        }},
       {"neither a size nor a symbol", [&](ProgramBuilder *p) { op(p, "Expand").ints[1] = 0; }},
       {"neither a size nor a symbol", [&](ProgramBuilder *p) { op(p, "Expand").ints[2] = -1; }},
-      {"there is no activation 11", [&](ProgramBuilder *p) { op(p, "activation").ints[0] = 11; }},
-      {"alpha or beta is not finite", [&](ProgramBuilder *p) { op(p, "activation").reals[1] = INFINITY; }},
+      {"there is no function 31", [&](ProgramBuilder *p) { op(p, "elementwise operation").ints[0] = 31; }},
+      {"alpha or beta is not finite", [&](ProgramBuilder *p) { op(p, "elementwise operation").reals[1] = INFINITY; }},
+      {"it has no operand 1", [&](ProgramBuilder *p) { op(p, "elementwise operation").ints[hrnn::kInPlace] = 2; }},
+      {"there is no input 1", [&](ProgramBuilder *p) { op(p, "elementwise operation", 1).inputs[1] = kNone; }},
+      {"the function does not take dtype 1",
+       [&](ProgramBuilder *p) {
+         op(p, "elementwise operation").ints[hrnn::kFunction] = static_cast<int64_t>(hrnn::Function::Not);
+       }},
+      {"one has dtype",
+       [&](ProgramBuilder *p) { op(p, "elementwise operation", 1).inputs[0] = op(p, "Gather").inputs[1]; }},
+      {"there is no dtype 8",
+       [&](ProgramBuilder *p) {
+         op(p, "elementwise operation").ints[hrnn::kFunction] = static_cast<int64_t>(hrnn::Function::Cast);
+         op(p, "elementwise operation").ints[hrnn::kResultType] = 8;
+       }},
+      {"it cannot add elements: -1", [&](ProgramBuilder *p) { op(p, "Pad").ints[1] = -1; }},
+      {"stride or dilation of the windows is 0", [&](ProgramBuilder *p) { op(p, "Window").ints[2] = 0; }},
+      {"there is no axis 2", [&](ProgramBuilder *p) { op(p, "Window").ints[0] = 2; }},
+      {"there is no axis 3", [&](ProgramBuilder *p) { op(p, "Gather").ints[0] = 3; }},
+      {"the indices must be integers", [&](ProgramBuilder *p) { op(p, "Gather").inputs[1] = 0; }},
+      {"its inputs must be equal floats", [&](ProgramBuilder *p) { op(p, "MatMul").inputs[1] = op(p, "Gather").inputs[1]; }},
+      {"there is no reduction 14", [&](ProgramBuilder *p) { op(p, "reduction").ints[0] = 14; }},
+      {"an axis is out of range in the bits 8", [&](ProgramBuilder *p) { op(p, "reduction").ints[1] = 8; }},
+      {"an index is of one axis, not of 2",
+       [&](ProgramBuilder *p) {
+         op(p, "reduction").ints[0] = static_cast<int64_t>(hrnn::Reduction::ArgMax);
+         op(p, "reduction").ints[1] = 3;
+       }},
+      {"keeping axes is neither 0 nor 1", [&](ProgramBuilder *p) { op(p, "reduction").ints[2] = 2; }},
+      {"the input has no dimension 5",
+       [&](ProgramBuilder *p) { op(p, "Reshape").ints[1] = hrnn::kInputDim + 5; }},
       {"there is no axis 2", [&](ProgramBuilder *p) { op(p, "Concat").ints[0] = 2; }},
       {"inputs are missing before input 2",
        [&](ProgramBuilder *p) { std::swap(op(p, "Concat").inputs[1], op(p, "Concat").inputs[2]); }},
@@ -1824,7 +1866,7 @@ TEST(SessionMemory, ValuesWhoseLivesDoNotOverlapShareASlot) {
   // A chain of ten activations needs two places, not nine.
   ProgramBuilder builder;
   uint32_t id = builder.input("x", HRNN_F32, {1000});
-  for (int i = 0; i < 10; ++i) id = builder.unary(OpKind::Activation, "f" + std::to_string(i), id, {HRNN_TANH});
+  for (int i = 0; i < 10; ++i) id = builder.unary(OpKind::Elementwise, "f" + std::to_string(i), id, {HRNN_TANH});
   builder.output(id, "y", HRNN_F32, {1000});
   TestModel model(builder);
   SessionPointer session = create(model);
@@ -1836,14 +1878,14 @@ TEST(SessionMemory, APartOfAConcatIsKeptAsLongAsItIsRead) {
   // a is computed inside the Concat; the Concat is read for the last time before a is.
   ProgramBuilder builder;
   const uint32_t x = builder.input("x", HRNN_F32, {64});
-  const uint32_t a = builder.unary(OpKind::Activation, "a", x, {HRNN_AFFINE}, {2, 0});
+  const uint32_t a = builder.unary(OpKind::Elementwise, "a", x, {HRNN_AFFINE}, {2, 0});
   const uint32_t joined = builder.concat("joined", {a, a}, 0);
-  uint32_t id = builder.unary(OpKind::Activation, "b", joined, {HRNN_AFFINE}, {3, 0});
+  uint32_t id = builder.unary(OpKind::Elementwise, "b", joined, {HRNN_AFFINE}, {3, 0});
   for (int i = 0; i < 3; ++i) {
-    id = builder.unary(OpKind::Activation, "c" + std::to_string(i), id, {HRNN_AFFINE}, {1, 1});
+    id = builder.unary(OpKind::Elementwise, "c" + std::to_string(i), id, {HRNN_AFFINE}, {1, 1});
   }
   builder.output(id, "y", HRNN_F32, {128});
-  builder.output(builder.unary(OpKind::Activation, "z", a, {HRNN_AFFINE}, {5, 0}), "z", HRNN_F32, {64});
+  builder.output(builder.unary(OpKind::Elementwise, "z", a, {HRNN_AFFINE}, {5, 0}), "z", HRNN_F32, {64});
   TestModel model(builder);
   SessionPointer session = create(model);
   std::vector<float> values(64), y(128), z(64);

@@ -61,7 +61,18 @@ HRNN_API const char *hrnn_version(void);
 
 /* ---- Numbers ------------------------------------------------------------------------------------------------ */
 
-typedef enum hrnn_dtype { HRNN_F32 = 1, HRNN_F64 = 2, HRNN_I32 = 3, HRNN_I64 = 4 } hrnn_dtype;
+/* Recurrent layers compute in HRNN_F32 or HRNN_F64. HRNN_F16 (IEEE binary16) and HRNN_BF16 (the upper half of a
+ * binary32) are how inputs and outputs of a model may be stored: such a model computes in float32 and rounds what leaves
+ * it once, to nearest even. A HRNN_BOOL is one byte, 0 or 1. */
+typedef enum hrnn_dtype {
+  HRNN_F32 = 1,
+  HRNN_F64 = 2,
+  HRNN_I32 = 3,
+  HRNN_I64 = 4,
+  HRNN_F16 = 5,
+  HRNN_BF16 = 6,
+  HRNN_BOOL = 7
+} hrnn_dtype;
 
 /* The ONNX activation functions (operators RNN and GRU). alpha and beta mean what ONNX says for each. */
 typedef enum hrnn_activation_kind {

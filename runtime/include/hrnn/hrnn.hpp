@@ -110,15 +110,28 @@ Descriptor make() {
 
 // ---- Tensors --------------------------------------------------------------------------------------------------------
 
+// The bits of 16-bit floating-point numbers: C++17 has no types for them.
+struct float16 {
+  std::uint16_t bits;
+};
+struct bfloat16 {
+  std::uint16_t bits;
+};
+
 template <typename T>
 constexpr hrnn_dtype dtype_of() {
   using Value = std::remove_cv_t<T>;
   static_assert(std::is_same_v<Value, float> || std::is_same_v<Value, double> || std::is_same_v<Value, std::int32_t> ||
-                    std::is_same_v<Value, std::int64_t>,
-                "tensors hold float, double, int32_t or int64_t");
+                    std::is_same_v<Value, std::int64_t> || std::is_same_v<Value, float16> ||
+                    std::is_same_v<Value, bfloat16> || std::is_same_v<Value, bool>,
+                "tensors hold float, double, float16, bfloat16, int32_t, int64_t or bool");
+  static_assert(sizeof(bool) == 1, "a HRNN_BOOL is one byte");
   if constexpr (std::is_same_v<Value, float>) return HRNN_F32;
   if constexpr (std::is_same_v<Value, double>) return HRNN_F64;
   if constexpr (std::is_same_v<Value, std::int32_t>) return HRNN_I32;
+  if constexpr (std::is_same_v<Value, float16>) return HRNN_F16;
+  if constexpr (std::is_same_v<Value, bfloat16>) return HRNN_BF16;
+  if constexpr (std::is_same_v<Value, bool>) return HRNN_BOOL;
   return HRNN_I64;
 }
 

@@ -45,8 +45,14 @@ const char *dtype_name(int32_t dtype) {
   }
 }
 
-Model load(const std::string &path) {
-  const Model model = load_model(path);
+void add_extract(CLI::App *command, bool *extract) {
+  command->add_flag("--extract", *extract,
+                    "Take only the recurrent part of a model that cannot be compiled as a whole; what is left out is "
+                    "said on standard error");
+}
+
+Model load(const std::string &path, bool extract) {
+  const Model model = load_model(path, extract);
   for (const std::string &warning : model->warnings) fmt::print(stderr, "hrnn: warning: {}: {}\n", path, warning);
   return model;
 }

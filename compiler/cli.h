@@ -30,7 +30,9 @@ Json dims_json(const Dims &dims, const std::vector<Symbol> &symbols);  // number
 const char *dtype_name(int32_t dtype);  // of hrnn_dtype: "float32"
 
 // load_model, with the model's warnings on standard error.
-Model load(const std::string &path);
+Model load(const std::string &path, bool extract = false);
+// Adds --extract.
+void add_extract(CLI::App *command, bool *extract);
 
 // Throws ModelError with the runtime's message where a call failed.
 void check(hrnn_status status, const hrnn_error &error, const std::string &where);

@@ -15,7 +15,7 @@ namespace {
 
 struct Options {
   PackageOptions package;
-  bool json = false;
+  bool json = false, extract = false;
 };
 
 // The name becomes file names and C identifiers.
@@ -70,7 +70,7 @@ void print_summary(const CompiledModel &model, const std::vector<EmittedLibrary>
 }
 
 void compile(const Options &options) {
-  const Model graph = load(options.package.model);
+  const Model graph = load(options.package.model, options.extract);
   const CompiledModel model = lower(*graph, options.package.name);
   check_name(model.name);
   const std::vector<EmittedLibrary> libraries = write_package(*graph, model, options.package);
@@ -100,6 +100,7 @@ void add_compile(CLI::App &app) {
       ->capture_default_str();
   command->add_flag("--ptx", options->package.keep_ptx, "Also write the PTX of CUDA kernels");
   command->add_flag("--json", options->json, "Print what was written as JSON");
+  add_extract(command, &options->extract);
   command->callback([options] { compile(*options); });
 }
 

@@ -10,7 +10,7 @@ namespace {
 
 struct Options {
   std::string model;
-  bool json = false;
+  bool json = false, extract = false;
 };
 
 int64_t parameters(const Graph &graph, const Node &node) {
@@ -116,8 +116,9 @@ void add_inspect(CLI::App &app) {
   auto options = std::make_shared<Options>();
   command->add_option("MODEL", options->model, "Model file (.onnx)")->required();
   command->add_flag("--json", options->json, "Print JSON");
+  add_extract(command, &options->extract);
   command->callback([options] {
-    const Model model = load(options->model);
+    const Model model = load(options->model, options->extract);
     if (options->json) {
       print(graph_json(*model));
     } else {

@@ -13,6 +13,7 @@ namespace {
 
 struct Options {
   std::string model, inputs, outputs, variant;
+  bool extract = false;
 };
 
 std::string names(const std::vector<hrnn_tensor_info> &infos) {
@@ -147,7 +148,7 @@ std::vector<NamedArray> allocate_outputs(const hrnn_session *session, const std:
 }
 
 void run(const Options &options) {
-  const CompiledModel model = lower(*load(options.model));
+  const CompiledModel model = lower(*load(options.model, options.extract));
   const Session session = make_session(model, options.variant, options.model);
   std::vector<NamedArray> inputs = read_npz(options.inputs);
   const std::vector<hrnn_tensor> in = bind_inputs(session.get(), inputs, options.inputs);
@@ -173,6 +174,7 @@ void add_run(CLI::App &app) {
       ->required();
   command->add_option("--variant", options->variant,
                       "Use this instruction set or kernel variant instead of choosing (see hrnn kernels)");
+  add_extract(command, &options->extract);
   command->callback([options] { run(*options); });
 }
 

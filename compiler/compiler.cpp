@@ -11,9 +11,9 @@
 
 namespace hrnn {
 
-Model load_model(const std::string &path) {
+Model load_model(const std::string &path, bool extract) {
   const std::string ending = std::filesystem::path(path).extension().string();
-  if (ending == ".onnx") return std::make_shared<const Graph>(load_onnx(path));
+  if (ending == ".onnx") return std::make_shared<const Graph>(load_onnx(path, extract));
   throw ModelError(path + ": the file's ending '" + ending + "' names no supported format (supported: .onnx)");
 }
 

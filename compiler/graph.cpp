@@ -116,6 +116,17 @@ void Graph::remove_dead_nodes() {
   nodes = std::move(kept);
 }
 
+void Graph::remove_unused_inputs() {
+  std::vector<bool> used(tensors.size(), false);
+  for (const Node &node : nodes) {
+    for (TensorId id : node.inputs) {
+      if (id != kNoTensor) used[id] = true;
+    }
+  }
+  for (TensorId id : outputs) used[id] = true;
+  inputs.erase(std::remove_if(inputs.begin(), inputs.end(), [&](TensorId id) { return !used[id]; }), inputs.end());
+}
+
 int64_t Graph::parameter_count() const {
   std::vector<TensorId> ids;
   for (const Node &node : nodes) {

@@ -125,6 +125,8 @@ struct Graph {
 
   // Drops nodes whose outputs reach no output of the graph.
   void remove_dead_nodes();
+  // Drops inputs that no node and no output uses.
+  void remove_unused_inputs();
   // Numbers the model learned, each counted once.
   int64_t parameter_count() const;
 };

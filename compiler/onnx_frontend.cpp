@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <numeric>
 
+#include "onnx_functions.h"
 #include "onnx_importer.h"
 #include "onnx_tensor.h"
 
@@ -47,12 +48,6 @@ void check_model(const ModelProto &model) {
     throw ModelError(fmt::format("has ir_version {}; it is truncated or no ONNX model", model.ir_version()));
   }
   if (!model.has_graph()) throw ModelError("has no graph; it is truncated or no ONNX model");
-  if (model.functions_size() > 0) {
-    throw ModelError(
-        fmt::format("defines {} function(s), the first '{}', which is not supported yet: inline them with "
-                    "onnx.inliner.inline_local_functions",
-                    model.functions_size(), model.functions(0).name()));
-  }
   const GraphProto &graph = model.graph();
   if (graph.sparse_initializer_size() > 0) {
     throw ModelError(fmt::format("holds sparse initializer '{}'; only dense ones are supported",
@@ -168,6 +163,15 @@ Dim read_dim(Importer &importer, const onnx::TensorShapeProto::Dimension &dim, c
   return importer.input_symbol(fmt::format("{}.dim{}", input, index));
 }
 
+Value input_value(Importer &importer, const std::string &name, DataType type, const Dims &dims) {
+  const TensorId stored = importer.graph().add_tensor({name, type, dims, nullptr});
+  importer.graph().inputs.push_back(stored);
+  onnx::NodeProto proto;
+  proto.set_op_type("graph input");
+  proto.set_name(name);
+  return importer.loaded(OnnxNode(proto, &importer), stored);
+}
+
 void import_input(Importer &importer, const onnx::ValueInfoProto &info) {
   const std::string what = fmt::format("graph input '{}'", info.name());
   const auto &type = tensor_type(info, what);
@@ -182,12 +186,7 @@ void import_input(Importer &importer, const onnx::ValueInfoProto &info) {
     value.dims.push_back(read_dim(importer, type.shape().dim(i), info.name(), i, what));
   }
   literal_product(value.dims);  // throws where the size is absurd
-  const TensorId stored = importer.graph().add_tensor({info.name(), value.type, value.dims, nullptr});
-  importer.graph().inputs.push_back(stored);
-  onnx::NodeProto proto;
-  proto.set_op_type("graph input");
-  proto.set_name(info.name());
-  importer.values[info.name()] = importer.loaded(OnnxNode(proto, &importer), stored);
+  importer.values[info.name()] = input_value(importer, info.name(), value.type, value.dims);
 }
 
 // Moves the data out of the file's structure as it goes, so that weights are in memory twice only one at a time.
@@ -365,8 +364,10 @@ void mark_unusable(Importer &importer, const onnx::NodeProto &proto) {
 }
 
 [[noreturn]] void fail_unsupported(const std::vector<std::string> &problems) {
-  throw ModelError(fmt::format("{} node(s) cannot be compiled:\n  {}\nsupported operators: {}", problems.size(),
-                               fmt::join(problems, "\n  "), operator_list()));
+  throw ModelError(
+      fmt::format("{} node(s) cannot be compiled:\n  {}\nsupported operators: {}\nThe option --extract compiles the "
+                  "recurrent part of such a model.",
+                  problems.size(), fmt::join(problems, "\n  "), operator_list()));
 }
 
 // A loop may carry something along that nobody needs.
@@ -377,10 +378,125 @@ bool makes_unusable(const Importer &importer, const onnx::NodeProto &proto) {
   return false;
 }
 
-void import_nodes(Importer &importer, const GraphProto &graph, const Names &names) {
+// The values a node takes, also those that the bodies of a loop take from outside.
+void add_inputs_of(const onnx::NodeProto &proto, std::set<std::string> *names) {
+  names->insert(proto.input().begin(), proto.input().end());
+  for (const auto &attribute : proto.attribute()) {
+    for (const auto &inner : attribute.g().node()) add_inputs_of(inner, names);
+    for (const auto &output : attribute.g().output()) names->insert(output.name());
+  }
+}
+
+// The recurrent part of a model: which values depend on a recurrent layer, and what becomes of nodes left out.
+class Extraction {
+ public:
+  Extraction(Importer *importer, const GraphProto &graph) : importer_(*importer) {
+    for (const auto &info : graph.value_info()) declared_[info.name()] = &info;
+  }
+
+  // Before a node is imported: gives what stands before a recurrent layer its place as an input.
+  void prepare(const onnx::NodeProto &proto) {
+    layers_ = count_layers();
+    const bool layer = proto.op_type() == "RNN" || proto.op_type() == "GRU" || proto.op_type() == "LSTM";
+    if (!layer || proto.input_size() < 2 || !missing(proto.input(0))) return;
+    const auto w = importer_.values.find(proto.input(1));  // [directions, gates hidden, input]
+    if (w == importer_.values.end() || w->second.rank() != 3 || w->second.kind == Value::Kind::Unusable) return;
+    const std::string &name = proto.input(0);
+    const auto symbol = [&](int axis) { return importer_.input_symbol(fmt::format("{}.dim{}", name, axis)); };
+    add_input(name, w->second.type, {symbol(0), symbol(1), w->second.dims[2]});
+  }
+
+  // After it was imported, or left out because of `problem`.
+  void taken(const onnx::NodeProto &proto) {
+    if (count_layers() > layers_ || follows_layer(proto)) mark(proto);
+  }
+  void left_out(const onnx::NodeProto &proto, const std::string &problem) {
+    const OnnxNode node(proto, &importer_);
+    left_out_.push_back(problem.empty() ? node.where() + ": needs what is left out" : problem);
+    add_inputs_of(proto, &wanted_);
+    if (follows_layer(proto)) return mark(proto);
+    for (const std::string &output : proto.output()) {
+      if (output.empty()) continue;
+      const auto info = declared_.find(output);
+      missing_.insert(output);
+      if (info != declared_.end()) add_declared(*info->second);
+    }
+  }
+
+  // The outputs: what a node left out wants of the recurrent part, and the model's outputs that are part of it.
+  std::vector<std::string> outputs(const GraphProto &graph) const {
+    std::vector<std::string> names;
+    std::set<std::string> seen;
+    const auto add = [&](const std::string &name) {
+      const auto value = importer_.values.find(name);
+      if (value == importer_.values.end() || !value->second.is_runtime() || after_.count(name) == 0) return;
+      if (seen.insert(name).second) names.push_back(name);
+    };
+    for (const auto &output : graph.output()) add(output.name());
+    for (const auto &node : graph.node()) {
+      for (const std::string &output : node.output()) {
+        if (wanted_.count(output)) add(output);
+      }
+    }
+    return names;
+  }
+  const std::vector<std::string> &left_out() const { return left_out_; }
+
+ private:
+  size_t count_layers() const {
+    size_t count = 0;
+    for (const Node &node : importer_.graph().nodes) count += std::holds_alternative<op::Recurrent>(node.op);
+    return count;
+  }
+  bool missing(const std::string &name) const {
+    return missing_.count(name) > 0 && importer_.values.at(name).kind == Value::Kind::Unusable;
+  }
+  bool follows_layer(const onnx::NodeProto &proto) const {
+    std::set<std::string> inputs;
+    add_inputs_of(proto, &inputs);
+    return std::any_of(inputs.begin(), inputs.end(), [&](const std::string &name) { return after_.count(name) > 0; });
+  }
+  void mark(const onnx::NodeProto &proto) { after_.insert(proto.output().begin(), proto.output().end()); }
+
+  void add_declared(const onnx::ValueInfoProto &info) {
+    if (!info.type().has_tensor_type() || !info.type().tensor_type().has_shape()) return;
+    const auto &type = info.type().tensor_type();
+    Dims dims;
+    const std::string what = fmt::format("value '{}'", info.name());
+    for (int i = 0; i < type.shape().dim_size(); ++i) {
+      dims.push_back(read_dim(importer_, type.shape().dim(i), info.name(), i, what));
+    }
+    if (dims.size() <= kMaxRank) add_input(info.name(), data_type(type.elem_type(), what), dims);
+  }
+  void add_input(const std::string &name, DataType type, const Dims &dims) {
+    literal_product(dims);  // throws where the size is absurd
+    importer_.values[name] = input_value(importer_, name, type, dims);
+  }
+
+  Importer &importer_;
+  std::unordered_map<std::string, const onnx::ValueInfoProto *> declared_;
+  std::set<std::string> after_;    // values that depend on a recurrent layer
+  std::set<std::string> missing_;  // values of nodes left out that depend on none
+  std::set<std::string> wanted_;   // by nodes left out
+  std::vector<std::string> left_out_;
+  size_t layers_ = 0;
+};
+
+// `opsets`: of each node. `extraction` is null where everything that is needed must be compiled.
+void import_nodes(Importer &importer, const GraphProto &graph, const Names &names, const std::vector<int> &opsets,
+                  Extraction *extraction) {
   Problems problems;
   for (int i = 0; i < graph.node_size(); ++i) names.check_order(i, OnnxNode(graph.node(i), &importer).where());
-  for (const onnx::NodeProto &proto : graph.node()) {
+  for (int i = 0; i < graph.node_size(); ++i) {
+    const onnx::NodeProto &proto = graph.node(i);
+    importer.set_opset(opsets.at(static_cast<size_t>(i)));
+    if (extraction) {
+      extraction->prepare(proto);
+      const auto problem = import_node(importer, proto);
+      if (problem) mark_unusable(importer, proto);
+      problem ? extraction->left_out(proto, *problem) : extraction->taken(proto);
+      continue;
+    }
     const OnnxOperator *entry = find_operator(proto.op_type());
     if (has_unusable_input(importer, proto) && !(entry && entry->takes_unusable)) {
       mark_unusable(importer, proto);
@@ -394,6 +510,7 @@ void import_nodes(Importer &importer, const GraphProto &graph, const Names &name
     }
   }
   std::vector<std::string> outputs;
+  if (extraction) return;
   for (const auto &output : graph.output()) {
     if (importer.values.at(output.name()).kind == Value::Kind::Unusable) outputs.push_back(output.name());
   }
@@ -478,10 +595,29 @@ std::optional<std::string> import_node(Importer &importer, const onnx::NodeProto
   return std::nullopt;
 }
 
-Graph import_onnx(ModelProto &model, const std::string &folder) {
+namespace {
+
+void extract(Importer &importer, const GraphProto &graph, const Names &names, const std::vector<int> &opsets) {
+  Extraction extraction(&importer, graph);
+  import_nodes(importer, graph, names, opsets, &extraction);
+  const std::vector<std::string> outputs = extraction.outputs(graph);
+  if (outputs.empty()) {
+    throw ModelError(fmt::format("has no recurrent part that can be compiled (--extract); left out were:\n  {}",
+                                 fmt::join(extraction.left_out(), "\n  ")));
+  }
+  for (const std::string &name : outputs) {
+    importer.graph().outputs.push_back(output_tensor(importer, name, importer.values.at(name)));
+  }
+  for (const std::string &problem : extraction.left_out()) importer.graph().warnings.push_back("left out: " + problem);
+}
+
+}  // namespace
+
+Graph import_onnx(ModelProto &model, const std::string &folder, bool extracting) {
   check_model(model);
   Graph graph;
   const int opset = read_opset(model);
+  const std::vector<int> opsets = inline_functions(&model, opset);
   graph.producer = producer_text(model);
   graph.format = fmt::format("ONNX, opset {}", opset);
   Importer importer(&graph, folder, opset);
@@ -492,23 +628,28 @@ Graph import_onnx(ModelProto &model, const std::string &folder) {
     if (!names.is_initializer(input.name())) import_input(importer, input);
   }
   count_uses(importer, model.graph());
-  import_nodes(importer, model.graph(), names);
   try {
-    import_outputs(importer, model.graph());
+    if (extracting) {
+      extract(importer, model.graph(), names, opsets);
+    } else {
+      import_nodes(importer, model.graph(), names, opsets, nullptr);
+      import_outputs(importer, model.graph());
+    }
   } catch (const Unsupported &problem) {
     fail_unsupported({problem.message});
   }
   graph.remove_dead_nodes();
+  if (extracting) graph.remove_unused_inputs();
   return graph;
 }
 
-Graph load_onnx(const std::string &path) {
+Graph load_onnx(const std::string &path, bool extract) {
   try {
     ModelProto model;
     parse(path, &model);
     const std::filesystem::path file(path);
     const std::string folder = file.parent_path().empty() ? "." : file.parent_path().string();
-    Graph graph = import_onnx(model, folder);
+    Graph graph = import_onnx(model, folder, extract);
     graph.path = path;
     graph.name = file.stem().string();
     return graph;

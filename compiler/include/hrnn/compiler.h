@@ -33,7 +33,8 @@ struct Graph;
 using Model = std::shared_ptr<const Graph>;
 
 // Reads a model file. The format follows from the file's ending (.onnx).
-HRNN_COMPILER_API Model load_model(const std::string &path);
+// `extract`: only the recurrent part, where the rest cannot be compiled (see docs/operators.md).
+HRNN_COMPILER_API Model load_model(const std::string &path, bool extract = false);
 
 // The runtime asks for weights on a 64-byte boundary (pack.h), which std::vector alone does not promise.
 template <class T>

@@ -2,6 +2,7 @@
 //
 // Operators that pass values on, or whose results are known when the model is compiled.
 #include <algorithm>
+#include <cmath>
 
 #include "onnx_importer.h"
 #include "onnx_tensor.h"
@@ -123,8 +124,30 @@ void import_size(OnnxNode &node) {
   node.set_output(0, node.importer().integers(DataType::Int64, {}, {product(node.input(0, "data").dims)}));
 }
 
+namespace {
+
+// A range of floats, all of which are constants.
+Value real_range(OnnxNode &node, const Constant &start, const Constant &limit, const Constant &delta) {
+  const double first = start.real(0), step = delta.real(0), count = std::ceil((limit.real(0) - first) / step);
+  if (!(count < 0x1p40)) node.fail("has limits {} and {} and delta {}", first, limit.real(0), step);
+  const int64_t elements = count > 0 ? static_cast<int64_t>(count) : 0;
+  node.importer().charge(elements * type_bytes(start.type));
+  Constant result = make_constant(start.type, {elements});
+  for (int64_t i = 0; i < elements; ++i) result.set(i, first + static_cast<double>(i) * step);
+  return node.importer().constant(std::move(result));
+}
+
+}  // namespace
+
 void import_range(OnnxNode &node) {
   const Value &start = node.input(0, "start"), &limit = node.input(1, "limit"), &delta = node.input(2, "delta");
+  const auto is_number = [](const Value &value) {
+    return is_float(value.type) && value.is_constant() && value.constant->elements() == 1;
+  };
+  if (is_number(start) && is_number(limit) && is_number(delta) && start.type == limit.type && start.type == delta.type) {
+    if (node.opset() >= 27) node.integer("stash_type");
+    return node.set_output(0, real_range(node, *start.constant, *limit.constant, *delta.constant));
+  }
   const auto first = known_integers(start), last = known_integers(limit), step = known_integers(delta);
   const bool scalars = first && last && step && first->size() == 1 && last->size() == 1 && step->size() == 1;
   if (!scalars || start.type != limit.type || start.type != delta.type) {

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import tempfile
 
+import ml_dtypes
 import numpy as np
 
 
@@ -35,8 +36,9 @@ def run(hrnn, model, inputs, variant=""):
             raise Refused(f"{model} on {variant or 'the chosen variant'}: {result.stderr}", result.stderr)
         if result.returncode != 0:
             raise AssertionError(f"{model} on {variant or 'the chosen variant'}: exit code {result.returncode}: {result.stderr}")
-        with np.load(made) as outputs:
-            return dict(outputs)
+        with np.load(made) as outputs:  # numpy knows bfloat16 as two bytes
+            return {name: value.view(ml_dtypes.bfloat16) if value.dtype == np.dtype("V2") else value
+                    for name, value in outputs.items()}
 
 
 def largest_difference(got, want):

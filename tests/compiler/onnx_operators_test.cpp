@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Operators around recurrent layers: what is refused and how, what folds, functions, and the recurrent part alone. What
+// they compute is tested with whole models (tests/models).
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <functional>
+
+#include "onnx_models.h"
+
+namespace hrnn::test {
+namespace {
+
+using onnx::TensorProto;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::vector<std::string> operations(const Graph &graph) {
+  std::vector<std::string> result;
+  for (const Node &node : graph.nodes) result.push_back(std::string(op_name(node.op)) + " " + describe(graph, node));
+  return result;
+}
+
+using Attributes = std::function<void(NodeBuilder &)>;
+
+// A node 'n' over x and initializers.
+std::string error_of(const std::string &type, const OnnxDims &x, const std::vector<Ints> &weights,
+                     const Attributes &attributes = nullptr, int opset = 17, int outputs = 1,
+                     int type_of_x = TensorProto::FLOAT) {
+  ModelBuilder builder(opset);
+  builder.input("x", x, type_of_x);
+  std::vector<std::string> inputs = {"x"}, results;
+  for (const Ints &dims : weights) {
+    inputs.push_back("w" + std::to_string(inputs.size()));
+    builder.weights(inputs.back(), dims);
+  }
+  for (int i = 0; i < outputs; ++i) {
+    results.push_back("y" + std::to_string(i));
+    builder.output(results.back());
+  }
+  NodeBuilder node = builder.node(type, inputs, results).name("n");
+  if (attributes) attributes(node);
+  return builder.error();
+}
+
+TEST(Operators, ErrorsNameWhatIsWrong) {
+  const struct {
+    const char *message;
+    std::string error;
+  } cases[] = {
+      {"shapes [2, 3] and [4] cannot be combined", error_of("Add", {2, 3}, {{4}})},
+      {"combines float32 and int64", error_of("Mul", {2}, {{2}}, nullptr, 17, 1, TensorProto::INT64)},
+      {"which Sqrt does not take", error_of("Sqrt", {2}, {}, nullptr, 17, 1, TensorProto::INT32)},
+      {"which Not does not take", error_of("Not", {2}, {})},
+      {"input condition is float32; it must be bool", error_of("Where", {2}, {{2}, {2}})},
+      {"'approximate' is 'close'", error_of("Gelu", {2}, {}, [](NodeBuilder &n) { n.attr("approximate", "close"); }, 20)},
+      {"attribute 'alpha' is inf", error_of("Celu", {2}, {}, [](NodeBuilder &n) { n.attr("alpha", INFINITY); })},
+      {"cannot be broadcast to [2, 3]", error_of("PRelu", {2, 3}, {{4, 1, 1}})},
+      {"it must be a scalar", error_of("Clip", {2}, {{2}})},
+      {"Clip takes 1 before opset 11", error_of("Clip", {2}, {{}}, nullptr, 10)},
+      {"attribute 'to' is missing", error_of("Cast", {2}, {})},
+      {"ReduceMax takes 1 before opset 18", error_of("ReduceMax", {2}, {{1}})},
+      {"axis 2 is out of range", error_of("ReduceMean", {2, 3}, {}, [](NodeBuilder &n) { n.ints("axes", {2}); })},
+      {"dimension 0 is 0: it has no largest", error_of("ArgMax", {0, 3}, {})},
+      {"which ReduceSum does not take", error_of("ReduceSum", {2}, {}, nullptr, 17, 1, TensorProto::BOOL)},
+      {"which Softmax does not take", error_of("Softmax", {2}, {}, nullptr, 17, 1, TensorProto::INT32)},
+      {"'stash_type' is 10", error_of("LayerNormalization", {2, 3}, {{3}},
+                                      [](NodeBuilder &n) { n.attr("stash_type", int64_t{10}); })},
+      {"one number for each of 3 channels", error_of("BatchNormalization", {2, 3}, {{3}, {4}, {3}, {3}})},
+      {"attribute 'training_mode' is not 0",
+       error_of("BatchNormalization", {2, 3}, {{3}, {3}, {3}, {3}},
+                [](NodeBuilder &n) { n.attr("training_mode", int64_t{1}); })},
+      {"'spatial' is not 1", error_of("BatchNormalization", {2, 3}, {{3}, {3}, {3}, {3}},
+                                      [](NodeBuilder &n) { n.attr("spatial", int64_t{0}); }, 8)},
+      {"output 1 ('y1') is a result of training", error_of("BatchNormalization", {2, 3}, {{3}, {3}, {3}, {3}}, nullptr, 13, 2)},
+      {"has 4 channels in 3 groups", error_of("GroupNormalization", {2, 4, 5}, {{4}, {4}},
+                                              [](NodeBuilder &n) { n.attr("num_groups", int64_t{3}); }, 21)},
+      {"export the model in opset 21", error_of("GroupNormalization", {2, 4, 5}, {{2}, {2}},
+                                                [](NodeBuilder &n) { n.attr("num_groups", int64_t{2}); }, 18)},
+      {"attribute 'p' is 3", error_of("LpNormalization", {2}, {}, [](NodeBuilder &n) { n.attr("p", int64_t{3}); })},
+      {"at least one spatial dimension", error_of("Conv", {2, 3}, {{4, 3}})},
+      {"and 2 groups, which do not fit", error_of("Conv", {2, 3, 9}, {{4, 3, 2}},
+                                                  [](NodeBuilder &n) { n.attr("group", int64_t{2}); })},
+      {"'kernel_shape' is [3], the weights are of [2]",
+       error_of("Conv", {2, 3, 9}, {{4, 3, 2}}, [](NodeBuilder &n) { n.ints("kernel_shape", {3}); })},
+      {"a window of 2 does not fit", error_of("Conv", {2, 3, 1}, {{4, 3, 2}})},
+      {"'strides' has 0; at least 1", error_of("Conv", {2, 3, 9}, {{4, 3, 2}}, [](NodeBuilder &n) { n.ints("strides", {0}); })},
+      {"'pads' has 1 numbers; it must have 2",
+       error_of("Conv", {2, 3, 9}, {{4, 3, 2}}, [](NodeBuilder &n) { n.ints("pads", {1}); })},
+      {"has both pads and auto_pad",
+       error_of("Conv", {2, 3, 9}, {{4, 3, 2}}, [](NodeBuilder &n) { n.ints("pads", {1, 1}).attr("auto_pad", "VALID"); })},
+      {"'auto_pad' is 'BOTH'", error_of("Conv", {2, 3, 9}, {{4, 3, 2}}, [](NodeBuilder &n) { n.attr("auto_pad", "BOTH"); })},
+      {"needs the size of the dynamic dimension 'time'",
+       error_of("Conv", {2, 3, "time"}, {{4, 3, 2}},
+                [](NodeBuilder &n) { n.ints("strides", {2}).attr("auto_pad", "SAME_UPPER"); })},
+      {"one number for each of 4 outputs", error_of("Conv", {2, 3, 9}, {{4, 3, 2}, {3}})},
+      {"at most 2 are supported then", error_of("Conv", {1, 2, 4, 4, 4}, {{2, 1, 2, 2, 2}},
+                                                [](NodeBuilder &n) { n.attr("group", int64_t{2}); })},
+      {"'kernel_shape' is missing", error_of("MaxPool", {2, 3, 9}, {})},
+      {"output 1 (Indices) is used", error_of("MaxPool", {2, 3, 9}, {}, [](NodeBuilder &n) { n.ints("kernel_shape", {2}); }, 17, 2)},
+      {"'ceil_mode' of the dynamic dimension", error_of("MaxPool", {2, 3, "time"}, {},
+                                                        [](NodeBuilder &n) {
+                                                          n.ints("kernel_shape", {2}).ints("strides", {2});
+                                                          n.attr("ceil_mode", int64_t{1});
+                                                        })},
+      {"'storage_order' is 1", error_of("MaxPool", {2, 3, 9}, {},
+                                        [](NodeBuilder &n) {
+                                          n.ints("kernel_shape", {2}).attr("storage_order", int64_t{1});
+                                        })},
+      {"'mode' is 'wrap'", error_of("Pad", {2}, {}, [](NodeBuilder &n) { n.ints("pads", {1, 1}).attr("mode", "wrap"); }, 10)},
+      {"has 1 pads for 1 axes", error_of("Pad", {2}, {}, [](NodeBuilder &n) { n.ints("pads", {1}); }, 10)},
+      {"mode 'edge' of a dynamic dimension ('n')",
+       error_of("Pad", {"n"}, {}, [](NodeBuilder &n) { n.ints("pads", {1, 1}).attr("mode", "edge"); }, 10)},
+      {"at most 1 are supported", error_of("Pad", {2}, {}, [](NodeBuilder &n) { n.ints("pads", {2, 0}).attr("mode", "reflect"); }, 10)},
+  };
+  for (const auto &test : cases) EXPECT_THAT(test.error, AllOf(HasSubstr("node 'n'"), HasSubstr(test.message)));
+}
+
+TEST(Operators, OfConstantsAreFolded) {
+  ModelBuilder builder;
+  builder.weights("a", {2, 2}, {1, 2, 3, 4}).weights("b", {2, 1}, {10, 20}).integers("axes", {1}).output("y");
+  builder.node("Mul", {"a", "b"}, {"m"});
+  builder.node("MatMul", {"m", "a"}, {"p"});
+  builder.node("ReduceSum", {"p", "axes"}, {"s"});
+  builder.node("Sqrt", {"s"}, {"y"});
+  const Graph graph = builder.import();
+  EXPECT_THAT(operations(graph), ElementsAre("Transpose permutation [0, 1]"));  // the copy to the output
+  const Constant &y = *graph.tensor(graph.nodes[0].inputs[0]).constant;
+  EXPECT_FLOAT_EQ(y.at<float>(0), std::sqrt(170.f));
+  EXPECT_FLOAT_EQ(y.at<float>(1), std::sqrt(740.f));
+  ModelBuilder zero;
+  zero.tensor("a", {5000}, TensorProto::INT32)->set_raw_data(std::string(20000, '\1'));  // too many for a shape
+  zero.tensor("b", {}, TensorProto::INT32)->add_int32_data(0);
+  zero.output("y").node("Div", {"a", "b"}, {"y"}).name("n");
+  EXPECT_THAT(zero.error(), AllOf(HasSubstr("node 'n' (Div)"), HasSubstr("divided by zero")));
+}
+
+// ---- Functions ----
+
+onnx::FunctionProto *add_function(ModelBuilder &builder, const std::string &name, const std::vector<std::string> &inputs,
+                                  const std::vector<std::string> &outputs) {
+  onnx::FunctionProto *function = builder.model.add_functions();
+  function->set_name(name);
+  function->set_domain("local");
+  for (const std::string &input : inputs) function->add_input(input);
+  for (const std::string &output : outputs) function->add_output(output);
+  return function;
+}
+
+onnx::NodeProto *add_node(onnx::FunctionProto *function, const std::string &type, const std::string &domain,
+                          const std::vector<std::string> &inputs, const std::string &output) {
+  onnx::NodeProto *node = function->add_node();
+  node->set_op_type(type);
+  node->set_domain(domain);
+  for (const std::string &input : inputs) node->add_input(input);
+  node->add_output(output);
+  return node;
+}
+
+ModelBuilder calls(const std::vector<std::string> &inputs = {"x"}) {
+  ModelBuilder builder;
+  builder.input("x", {2}).output("y");
+  builder.node("f", inputs, {"y"}).name("c").proto()->set_domain("local");
+  return builder;
+}
+
+TEST(Functions, AreInlined) {
+  ModelBuilder builder = calls();
+  onnx::FunctionProto *f = add_function(builder, "f", {"a", "b"}, {"r"});  // b is absent at the call
+  f->add_attribute("slope");
+  onnx::AttributeProto *otherwise = f->add_attribute_proto();
+  otherwise->set_name("slope");
+  otherwise->set_type(onnx::AttributeProto::FLOAT);
+  otherwise->set_f(0.25f);
+  add_node(f, "Tanh", "", {"a"}, "t");
+  onnx::AttributeProto *alpha = add_node(f, "LeakyRelu", "", {"t"}, "r")->add_attribute();
+  alpha->set_name("alpha");
+  alpha->set_type(onnx::AttributeProto::FLOAT);
+  alpha->set_ref_attr_name("slope");
+  EXPECT_THAT(operations(builder.import()), ElementsAre("Elementwise Tanh", "Elementwise LeakyRelu(alpha=0.25)"));
+  onnx::AttributeProto *given = builder.graph().mutable_node(0)->add_attribute();
+  *given = *otherwise;
+  given->set_f(0.5f);
+  EXPECT_THAT(operations(builder.import()), ElementsAre("Elementwise Tanh", "Elementwise LeakyRelu(alpha=0.5)"));
+}
+
+TEST(Functions, MayReturnTheirInput) {
+  ModelBuilder builder = calls();
+  add_function(builder, "f", {"a"}, {"a"});
+  EXPECT_EQ(builder.error(), "");
+}
+
+TEST(Functions, Errors) {
+  ModelBuilder recursive = calls();
+  add_node(add_function(recursive, "f", {"a"}, {"r"}), "g", "local", {"a"}, "r");
+  add_node(add_function(recursive, "g", {"a"}, {"r"}), "f", "local", {"a"}, "r");
+  EXPECT_THAT(recursive.error(), AllOf(HasSubstr("function 'f'"), HasSubstr("calls itself")));
+
+  ModelBuilder twice = calls();
+  add_function(twice, "f", {"a"}, {"a"});
+  add_function(twice, "f", {"a"}, {"a"});
+  EXPECT_THAT(twice.error(), HasSubstr("defines function 'f' of domain 'local' twice"));
+
+  ModelBuilder inputs = calls({"x", "x"});
+  add_function(inputs, "f", {"a"}, {"a"});
+  EXPECT_THAT(inputs.error(), AllOf(HasSubstr("node 'c'"), HasSubstr("it has 2 inputs and 1 outputs, the function has 1")));
+
+  ModelBuilder listed = calls();
+  add_function(listed, "f", {"a", "a"}, {"a"});
+  EXPECT_THAT(listed.error(), HasSubstr("input 'a' is listed twice"));
+
+  ModelBuilder attribute = calls();
+  add_function(attribute, "f", {"a"}, {"a"});
+  attribute.graph().mutable_node(0)->add_attribute()->set_name("speed");
+  EXPECT_THAT(attribute.error(), HasSubstr("attribute 'speed' is none of the function's"));
+
+  ModelBuilder opset = calls();
+  auto *import = add_function(opset, "f", {"a"}, {"a"})->add_opset_import();
+  import->set_version(3);
+  EXPECT_THAT(opset.error(), HasSubstr("the function is of opset 3"));
+
+  ModelBuilder missing = calls();
+  add_node(add_function(missing, "f", {"a"}, {"r"}), "Tanh", "", {"nobody"}, "r");
+  EXPECT_THAT(missing.error(), HasSubstr("'c/nobody' is not made"));
+
+  ModelBuilder unsupported = calls();
+  add_node(add_function(unsupported, "f", {"a"}, {"r"}), "Det", "", {"a"}, "r")->set_name("inner");
+  EXPECT_THAT(unsupported.error(), AllOf(HasSubstr("node 'c/inner' (Det)"), HasSubstr("--extract")));
+}
+
+TEST(Functions, ExpansionIsBounded) {
+  // 2^40 nodes, and a chain that is too deep.
+  ModelBuilder wide = calls(), deep = calls();
+  for (int i = 0; i < 100; ++i) {
+    const std::string name = i == 0 ? "f" : "f" + std::to_string(i), next = "f" + std::to_string(i + 1);
+    onnx::FunctionProto *link = add_function(deep, name, {"a"}, {"r"});
+    add_node(link, i == 99 ? "Tanh" : next, i == 99 ? "" : "local", {"a"}, "r");
+    if (i > 40) continue;
+    onnx::FunctionProto *fork = add_function(wide, name, {"a"}, {"r"});
+    const std::string type = i == 40 ? "Tanh" : next, domain = i == 40 ? "" : "local";
+    add_node(fork, type, domain, {"a"}, "s");
+    add_node(fork, type, domain, {"s"}, "r");
+  }
+  EXPECT_THAT(wide.error(), HasSubstr("far larger than its file"));
+  EXPECT_THAT(deep.error(), HasSubstr("more than 64 deep"));
+}
+
+// ---- The recurrent part alone ----
+
+Graph extracted(const ModelBuilder &builder) {
+  onnx::ModelProto copy = builder.model;
+  return import_onnx(copy, ".", true);
+}
+
+std::vector<std::string> names(const Graph &graph, const std::vector<TensorId> &ids) {
+  std::vector<std::string> result;
+  for (TensorId id : ids) result.push_back(graph.tensor(id).name + " " + graph.dims_text(id));
+  return result;
+}
+
+ModelBuilder layers() {
+  ModelBuilder builder;
+  builder.input("sound", {"batch", "n"}).input("unused", {1});
+  builder.weights("w", {1, 15, 4}).weights("r", {1, 15, 5}).weights("w2", {1, 15, 5});
+  return builder;
+}
+
+TEST(Extraction, TakesWhatSurroundsTheLayer) {
+  ModelBuilder builder = layers();
+  builder.node("Front", {"sound"}, {"x"}).name("front").proto()->set_domain("com.example");
+  builder.node("GRU", {"x", "w", "r"}, {"y", "yh"}).attr("hidden_size", int64_t{5});
+  builder.node("Tanh", {"yh"}, {"t"});
+  builder.node("Head", {"t"}, {"found"}).name("head").proto()->set_domain("com.example");
+  builder.node("Relu", {"found"}, {"more"}).name("after");
+  builder.output("more").output("yh");
+  const Graph graph = extracted(builder);
+  EXPECT_THAT(names(graph, graph.inputs), ElementsAre("x [x.dim0, x.dim1, 4]"));
+  EXPECT_THAT(names(graph, graph.outputs), ElementsAre("yh [1, x.dim1, 5]", "t [1, x.dim1, 5]"));
+  EXPECT_THAT(graph.warnings, ElementsAre(AllOf(HasSubstr("left out: node 'front'"), HasSubstr("com.example")),
+                                          HasSubstr("node 'head'"), HasSubstr("node 'after'")));
+}
+
+TEST(Extraction, KnowsDeclaredShapesOfWhatEnters) {
+  ModelBuilder builder = layers();
+  builder.node("Front", {"sound"}, {"rows"}).name("front").proto()->set_domain("com.example");
+  builder.node("Transpose", {"rows"}, {"x"}).ints("perm", {1, 0, 2});
+  builder.node("GRU", {"x", "w", "r"}, {"", "yh"}).attr("hidden_size", int64_t{5});
+  builder.output("yh");
+  EXPECT_THAT(names(extracted(builder), extracted(builder).inputs), ElementsAre("x [x.dim0, x.dim1, 4]"));
+  ModelBuilder helper;
+  helper.input("rows", {"batch", "time", 4});
+  *builder.graph().add_value_info() = helper.graph().input(0);
+  const Graph graph = extracted(builder);
+  EXPECT_THAT(names(graph, graph.inputs), ElementsAre("rows [batch, time, 4]"));
+}
+
+// An input must not depend on an output: the second layer is left out with what stands before it.
+TEST(Extraction, StopsAtWhatIsLeftOut) {
+  ModelBuilder builder = layers();
+  builder.input("x", {"time", "batch", 4});
+  builder.node("GRU", {"x", "w", "r"}, {"", "yh"}).attr("hidden_size", int64_t{5});
+  builder.node("Between", {"yh"}, {"x2"}).proto()->set_domain("com.example");
+  builder.node("GRU", {"x2", "w2", "r"}, {"", "yh2"}).name("second").attr("hidden_size", int64_t{5});
+  builder.output("yh2");
+  const Graph graph = extracted(builder);
+  EXPECT_THAT(names(graph, graph.inputs), ElementsAre("x [time, batch, 4]"));
+  EXPECT_THAT(names(graph, graph.outputs), ElementsAre("yh [1, batch, 5]"));
+  EXPECT_THAT(graph.warnings.back(), HasSubstr("node 'second'"));
+}
+
+TEST(Extraction, NeedsALayer) {
+  ModelBuilder builder;
+  builder.input("x", {2}).output("y");
+  builder.node("Det", {"x"}, {"y"}).name("n");
+  EXPECT_THROW(extracted(builder), ModelError);
+  ModelBuilder whole = layers();  // nothing is left out
+  whole.input("x", {"time", "batch", 4});
+  whole.node("GRU", {"x", "w", "r"}, {"y"}).attr("hidden_size", int64_t{5});
+  whole.output("y");
+  EXPECT_THAT(extracted(whole).warnings, ElementsAre());
+}
+
+}  // namespace
+}  // namespace hrnn::test

@@ -731,9 +731,6 @@ TEST(ModelChecks, Opsets) {
 }
 
 TEST(ModelChecks, PartsThatAreNotSupported) {
-  ModelBuilder functions = chain();
-  functions.model.add_functions()->set_name("swish");
-  EXPECT_THAT(functions.error(), AllOf(HasSubstr("'swish'"), HasSubstr("inline")));
   ModelBuilder sparse = chain();
   sparse.graph().add_sparse_initializer()->mutable_values()->set_name("s");
   EXPECT_THAT(sparse.error(), AllOf(HasSubstr("sparse"), HasSubstr("'s'")));

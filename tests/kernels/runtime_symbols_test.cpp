@@ -18,8 +18,11 @@ const std::set<std::string> kAllowed = {
     "strlen", "strcmp", "strncmp", "strchr", "strrchr", "strstr", "snprintf", "vsnprintf", "getenv",
     // The sizes of caches.
     "fopen", "fgets", "fclose", "sysconf",
-    // Mathematics, for activations outside of recurrent layers.
-    "exp", "expf", "expm1", "expm1f", "log1p", "log1pf", "tanh", "tanhf", "fmod", "fmodf",
+    // Mathematics, for what runs between recurrent layers.
+    "exp", "expf", "expm1", "expm1f", "log", "logf", "log1p", "log1pf", "sqrt", "sqrtf", "pow", "powf",
+    "fmod", "fmodf", "erf", "erff", "erfc", "erfcf", "sin", "sinf", "cos", "cosf", "tan", "tanf", "asin", "asinf",
+    "acos", "acosf", "atan", "atanf", "sinh", "sinhf", "cosh", "coshf", "tanh", "tanhf", "asinh", "asinhf",
+    "acosh", "acoshf", "atanh", "atanhf", "floor", "floorf", "ceil", "ceilf", "nearbyint", "nearbyintf",
     // What a compiler may put in.
     "__stack_chk_fail", "__memcpy_chk", "__memmove_chk", "__memset_chk", "__snprintf_chk", "__vsnprintf_chk",
     "_GLOBAL_OFFSET_TABLE_"};

@@ -108,7 +108,8 @@ class Command(unittest.TestCase):
 
     def test_wrong_types(self):
         self.expect_error(self.run_model({**self.arrays, "x": np.ones((4, 2, 3))}), "'x'", "float64", "float32")
-        self.expect_error(self.run_model({**self.arrays, "x": np.ones((4, 2, 3), np.float16)}), "'x'", "'<f2'")
+        self.expect_error(self.run_model({**self.arrays, "x": np.ones((4, 2, 3), np.float16)}), "'x'", "float16", "float32")
+        self.expect_error(self.run_model({**self.arrays, "x": np.ones((4, 2, 3), np.uint16)}), "'x'", "'<u2'")
         self.expect_error(self.run_model({**self.arrays, "x": np.ones((4, 2, 3), ">f4")}), "'x'", "big-endian")
 
     def test_wrong_shapes(self):

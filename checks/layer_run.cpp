@@ -112,6 +112,7 @@ class Planned {
     machine.cache_bytes[0] = uint64_t(run.l1);
     machine.cache_bytes[1] = uint64_t(run.l2);
     options.machine = &machine;
+    options.team = kernels.team;
     hrnn_plan *made_plan = nullptr;
     hrnn_state *made_state = nullptr;
     hrnn_error error = {};

@@ -30,6 +30,7 @@ struct LayerRun {
 struct KernelChoice {
   std::vector<const hrnn_kernel_table *> tables;
   std::string target;  // forced
+  hrnn_team *team = nullptr;
 };
 
 struct LayerResult {

@@ -54,7 +54,7 @@ size_t dense_scratch_bytes(const DensePlan *plan) {
 hrnn_status dense_run(const DensePlan *plan, void *scratch, int64_t rows, const void *x, int64_t x_row_stride, void *y,
                       int64_t y_row_stride, hrnn_error *error) {
   ProjectionCall call;
-  call.init(plan->kernels, plan->dtype, 1, plan->panels, plan->in, plan->packed, plan->layout);
+  call.init(plan->kernels, plan->dtype, 1, plan->panels, plan->in, plan->packed, plan->layout, 0, plan->panels);
   const int64_t padded = plan->panels * plan->lanes;
   const uint8_t *from = static_cast<const uint8_t *>(x);
   uint8_t *to = static_cast<uint8_t *>(y);

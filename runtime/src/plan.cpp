@@ -82,6 +82,7 @@ hrnn_status init_plan(hrnn_plan *plan, const hrnn_problem *problem, const hrnn_o
     return fail(error, HRNN_UNSUPPORTED, "cell '%s' carries %lld values between its phases; the limit is %d", p.cell,
                 static_cast<long long>(plan->carried), HRNN_MAX_CARRIED);
   plan->caches = cache_sizes(r.machine);
+  plan->team = options != nullptr ? options->team : nullptr;
   plan->layout = packed_layer(p.dtype, plan->cell, plan->directions, plan->input, plan->hidden);
   for (int d = 0; d < 2; d++) plan->activations[d] = activation_arguments(p, d);
   return HRNN_OK;
@@ -91,6 +92,25 @@ int64_t chunk_rows(const CacheSizes &caches, int64_t row_bytes, int64_t max_batc
   const int64_t bytes = caches.l2 / 4 < kMostChunkBytes ? caches.l2 / 4 : kMostChunkBytes;
   const int64_t batch_rows = kRaggedSteps * max_batch, least = batch_rows > kLeastChunkRows ? batch_rows : kLeastChunkRows;
   return bytes / row_bytes > least ? bytes / row_bytes : least;
+}
+
+// The calls of each direction: of all panels, and of shares for the threads of a team. False: no memory.
+bool init_calls(hrnn_state *state) {
+  const hrnn_plan &plan = *state->plan;
+  const int64_t threads = plan.team == nullptr ? 1 : team_threads(plan.team) / plan.directions;
+  const int64_t count = threads < plan.panels ? threads : plan.panels;
+  state->share_count = count > 1 ? uint32_t(count) : 0;
+  for (int64_t d = 0; d < plan.directions; d++) {
+    DirectionState &s = state->directions[d];
+    s.whole.init(plan, d, state->max_batch, 0, plan.panels);
+    s.fused.init(plan, d);
+    if (state->share_count == 0) continue;
+    s.shares = static_cast<Share *>(malloc(sizeof(Share) * size_t(count)));
+    if (s.shares == nullptr) return false;
+    for (int64_t i = 0; i < count; i++)
+      (::new (&s.shares[i]) Share)->init(plan, d, state->max_batch, plan.panels * i / count, plan.panels * (i + 1) / count);
+  }
+  return true;
 }
 
 struct StateLayout {
@@ -103,6 +123,13 @@ struct StateLayout {
 };
 
 }  // namespace
+
+void Share::init(const hrnn_plan &plan, int64_t direction, int64_t max_batch, int64_t first_panel, int64_t last_panel) {
+  begin = first_panel, end = last_panel;
+  projection.init(plan.choice.directions[direction].projection, plan.problem.dtype, plan.cell.gates, plan.panels, plan.input,
+                  plan.projection(direction), plan.layout.projection, begin, end);
+  for (int64_t i = 0; i < plan.cell.phases; i++) phases[i].init(plan, direction, i, max_batch, begin, end);
+}
 
 hrnn_status resolve_options(const hrnn_options *options, ResolvedOptions *r, hrnn_error *error) {
   *r = {};
@@ -219,7 +246,10 @@ hrnn_status hrnn_state_create(const hrnn_plan *plan, int64_t max_batch, hrnn_sta
   int64_t offsets[2][3 + HRNN_MAX_CARRIED];
   for (int64_t d = 0; d < plan->directions; d++)
     for (int64_t i = 0; i < 2 + (plan->cell.phases > 1 ? 1 + plan->carried : 0); i++) offsets[d][i] = layout.add(h_bytes);
-  const int64_t projected = layout.add(state->chunk_rows * projection_row);
+  // Directions that run at the same time need one each.
+  int64_t projected[2];
+  projected[0] = projected[1] = layout.add(state->chunk_rows * projection_row);
+  if (plan->team != nullptr && plan->directions == 2) projected[1] = layout.add(state->chunk_rows * projection_row);
   if (!state->memory.allocate(size_t(layout.bytes)) || !state->order.resize(size_t(max_batch)) ||
       !state->lengths.resize(size_t(max_batch)) || !state->sort_keys.resize(size_t(max_batch))) {
     hrnn_state_destroy(state);
@@ -233,15 +263,12 @@ hrnn_status hrnn_state_create(const hrnn_plan *plan, int64_t max_batch, hrnn_sta
     if (plan->cell.phases > 1) s.operand = base + offsets[d][2];
     for (int64_t i = 0; plan->cell.phases > 1 && i < plan->carried; i++) s.carried[i] = base + offsets[d][3 + i];
   }
-  for (int64_t d = 0; d < plan->directions && plan->choice.device == nullptr; d++) {
-    DirectionState &s = state->directions[d];
-    s.projection.init(plan->choice.directions[d].projection, plan->problem.dtype, plan->cell.gates, plan->panels,
-                      plan->input, plan->projection(d), plan->layout.projection);
-    for (int64_t i = 0; i < plan->cell.phases; i++) s.phases[i].init(*plan, d, i, max_batch);
-    s.fused.init(*plan, d);
-  }
-  state->projected = base + projected;
+  for (int64_t d = 0; d < plan->directions; d++) state->directions[d].projected = base + projected[d];
   memset(base, 0, size_t(layout.bytes));
+  if (plan->choice.device == nullptr && !init_calls(state)) {
+    hrnn_state_destroy(state);
+    return fail(error, HRNN_OUT_OF_MEMORY, "no memory for the calls of a team");
+  }
   if (plan->choice.device != nullptr) {
     hrnn_status status = device_state_init(state, error);
     if (status != HRNN_OK) {
@@ -255,12 +282,14 @@ hrnn_status hrnn_state_create(const hrnn_plan *plan, int64_t max_batch, hrnn_sta
 
 void hrnn_state_destroy(hrnn_state *state) {
   if (state == nullptr) return;
+  for (DirectionState &direction : state->directions) free(direction.shares);  // nothing in them to destroy
   device_state_destroy(state);
   destroy_object(state);
 }
 
 size_t hrnn_state_bytes(const hrnn_state *state) {
-  return sizeof *state + state->memory.size() + state->order.bytes() + state->lengths.bytes() + state->sort_keys.bytes();
+  return sizeof *state + state->memory.size() + state->order.bytes() + state->lengths.bytes() + state->sort_keys.bytes() +
+         size_t(state->plan->directions * state->share_count) * sizeof(Share);
 }
 
 void hrnn_state_reset(hrnn_state *state) {

@@ -7,6 +7,7 @@
 #include "pack.h"
 #include "plan.h"
 #include "product_call.h"
+#include "team.h"
 
 // Activation arguments of general kernels, in the problem's type.
 struct ActivationArguments {
@@ -43,6 +44,7 @@ struct hrnn_plan {
   ActivationArguments activations[2];
   int64_t directions, input, hidden, lanes, panels, element;  // element: bytes of a value
   int64_t carried;
+  hrnn_team *team;                      // or null
   hrnn::DeviceWeights *device_weights;  // GPU plans: the packed weights' copy
 
   int64_t padded() const { return panels * lanes; }
@@ -56,14 +58,25 @@ namespace hrnn {
 // Sequences of different lengths are projected one by one, so many steps at once: a whole number of every kernel's rows.
 constexpr int64_t kRaggedSteps = 8;
 
+// What one thread computes: some panels.
+struct Share {
+  int64_t begin, end;
+  ProjectionCall projection;
+  StepCall phases[HRNN_MAX_PHASES];
+  uint8_t apart[kRowBytes];  // no cache line holds what two threads write
+
+  void init(const hrnn_plan &plan, int64_t direction, int64_t max_batch, int64_t first_panel, int64_t last_panel);
+};
+
 // Per direction: the state, twice (kernels never write what they read), the operand between two phases and what is
 // carried along; then the projections of a stretch of time steps.
 struct DirectionState {
   uint8_t *h[2];
   uint8_t *operand, *carried[HRNN_MAX_CARRIED];
-  int current;  // which of h is the state
-  ProjectionCall projection;
-  StepCall phases[HRNN_MAX_PHASES];
+  int current;         // which of h is the state
+  uint8_t *projected;  // [chunk_rows, panels, gates, lanes]
+  Share whole;
+  Share *shares;  // of a team's threads, where they divide the panels
   FusedCall fused;
 };
 
@@ -78,7 +91,7 @@ struct hrnn_state {
   int64_t max_batch, chunk_rows;
   hrnn::AlignedBuffer memory;
   hrnn::DirectionState directions[2];
-  uint8_t *projected;            // [chunk_rows, panels, gates, lanes]
+  uint32_t share_count;          // of each direction; 0: none
   hrnn::Array<int32_t> order;    // rows by falling length
   hrnn::Array<int32_t> lengths;  // in that order
   hrnn::Array<int64_t> sort_keys;

@@ -47,9 +47,10 @@ void WeightTensors::init(int32_t dtype, int64_t gates, int64_t panels, int64_t i
 }
 
 void ProjectionCall::init(const KernelSet &kernels, int32_t dtype, int64_t gates, int64_t panels, int64_t inner,
-                          const void *packed, const PackedProduct &product) {
+                          const void *packed, const PackedProduct &product, int64_t begin, int64_t end) {
   kernels_ = &kernels;
-  panels_ = panels;
+  begin_ = begin;
+  panels_ = end - begin;
   panel_values_ = lanes_of(dtype) * gates;
   element_ = dtype_bytes(dtype);
   weights_.init(dtype, gates, panels, inner, packed, product);
@@ -76,9 +77,10 @@ int ProjectionCall::run_rows(int64_t rows, const uint8_t *x, int64_t x_stride, u
   for (const Rectangle &r : cover) {
     x_.set(1, r.rows, x_stride, r.row);
     x_.host() = bytes_at(x, r.row * x_stride * element_);
-    out_.set(2, r.panels, panel_values_, r.panel);
+    const int64_t panel = begin_ + r.panel;
+    out_.set(2, r.panels, panel_values_, panel);
     out_.set(3, r.rows, out_stride, r.row);
-    out_.host() = bytes_at(out, (r.row * out_stride + r.panel * panel_values_) * element_);
+    out_.host() = bytes_at(out, (r.row * out_stride + panel * panel_values_) * element_);
     void *args[] = {weights_.weights.arg(), weights_.bias.arg(), x_.arg(), out_.arg()};
     if (int error = r.kernel->entry(args)) return error;
   }
@@ -126,22 +128,24 @@ int FusedCall::run(const uint8_t *x, const uint8_t *h, uint8_t *out) {
   return 0;
 }
 
-void StepCall::init(const hrnn_plan &plan, int64_t direction, int64_t phase, int64_t max_batch) {
+void StepCall::init(const hrnn_plan &plan, int64_t direction, int64_t phase, int64_t max_batch, int64_t begin,
+                    int64_t end) {
   const int32_t dtype = plan.problem.dtype;
   const LayerKernels &chosen = plan.choice.directions[direction];
   kernels_ = &chosen.phases[phase];
-  panels_ = plan.panels, lanes_ = plan.lanes, row_values_ = plan.padded(), element_ = plan.element;
+  begin_ = begin, panels_ = end - begin;
+  lanes_ = plan.lanes, row_values_ = plan.padded(), element_ = plan.element;
   outputs_ = phase + 1 == plan.cell.phases ? 1 : 1 + plan.carried;
   carried_in_ = phase > 0 ? plan.carried : 0;
 
   const int64_t gates = plan.cell.gates_of_phase(phase);
-  weights_.init(dtype, gates, panels_, plan.hidden, plan.phase(direction, phase), plan.layout.phases[phase]);
+  weights_.init(dtype, gates, plan.panels, plan.hidden, plan.phase(direction, phase), plan.layout.phases[phase]);
   stretch_ = stretch_panels(plan.caches, panels_, gates * plan.hidden * kRowBytes);
 
   input_.init(dtype);
   input_.set(0, lanes_, 1);
   input_.set(1, plan.cell.gates, lanes_);
-  input_.set(2, panels_, lanes_ * plan.cell.gates);
+  input_.set(2, plan.panels, lanes_ * plan.cell.gates);
   input_.set(3, max_batch, plan.row_values());
   operand_.init(dtype);
   operand_.set(0, plan.hidden, 1);
@@ -149,7 +153,7 @@ void StepCall::init(const hrnn_plan &plan, int64_t direction, int64_t phase, int
   auto init_panels = [&](Tensor<3> *t) {
     t->init(dtype);
     t->set(0, lanes_, 1);
-    t->set(1, panels_, lanes_);
+    t->set(1, plan.panels, lanes_);
     t->set(2, max_batch, row_values_);
     return t->arg();
   };
@@ -176,7 +180,7 @@ int StepCall::run(int64_t rows, const Addresses &at, bool backward) {
   for (int64_t i = 0; i < stretches; i++) {
     const int64_t stretch = backward ? stretches - 1 - i : i;
     const Cover &cover = stretch + 1 == stretches ? last_cover_ : stretch_cover_;
-    if (int error = run_panels(cover, stretch * stretch_, at.outputs)) return error;
+    if (int error = run_panels(cover, begin_ + stretch * stretch_, at.outputs)) return error;
   }
   return 0;
 }

@@ -23,10 +23,12 @@ struct WeightTensors {
 // Rows of x to rows of projections: out = x W' + b.
 class ProjectionCall {
  public:
+  // Of `panels` panels, those in [begin, end) are computed.
   void init(const KernelSet &kernels, int32_t dtype, int64_t gates, int64_t panels, int64_t inner, const void *packed,
-            const PackedProduct &product);
+            const PackedProduct &product, int64_t begin, int64_t end);
 
-  // `rows` rows of x, x_stride values apart, to rows of `out`, out_stride values apart. Returns what a kernel returned.
+  // `rows` rows of x, x_stride values apart, to rows of `out` (of all panels), out_stride values apart. Returns what a
+  // kernel returned.
   int run(int64_t rows, const void *x, int64_t x_stride, void *out, int64_t out_stride);
 
  private:
@@ -36,7 +38,7 @@ class ProjectionCall {
   Tensor<2> x_;
   Tensor<4> out_;
   const KernelSet *kernels_;
-  int64_t panels_, panel_values_, element_;
+  int64_t begin_, panels_, panel_values_, element_;
 };
 
 // A whole time step of one row.
@@ -61,14 +63,15 @@ class FusedCall {
 // One phase of a time step.
 class StepCall {
  public:
-  void init(const hrnn_plan &plan, int64_t direction, int64_t phase, int64_t max_batch);
+  // The panels [begin, end) are computed.
+  void init(const hrnn_plan &plan, int64_t direction, int64_t phase, int64_t max_batch, int64_t begin, int64_t end);
 
   struct Addresses {
     const uint8_t *input, *operand, *state;
     uint8_t *const *carried;
     uint8_t *const *outputs;
   };
-  // Computes all panels of the first `rows` rows. Walking the panels back on every other step finds the weights used
+  // Computes the panels of the first `rows` rows. Walking the panels back on every other step finds the weights used
   // last still in the cache, where all of them together do not fit.
   int run(int64_t rows, const Addresses &at, bool backward);
 
@@ -82,7 +85,8 @@ class StepCall {
   void *args_[5 + HRNN_MAX_CARRIED + kMostActivationArguments + 1 + HRNN_MAX_CARRIED];
   const KernelSet *kernels_;
   int64_t outputs_, carried_in_, lanes_, row_values_, element_;
-  int64_t panels_, stretch_;   // panels of a stretch: as many as are computed between two turns
+  int64_t begin_, panels_;
+  int64_t stretch_;            // panels of a stretch: as many as are computed between two turns
   int64_t covered_rows_ = -1;  // for which the covers were made
   Cover stretch_cover_, last_cover_;
 };

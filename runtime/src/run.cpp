@@ -16,12 +16,11 @@ const uint8_t *x_at(const Pass &pass, int64_t time, int64_t row) {
 }
 
 // xp rows of steps [begin, end): row (step - begin) * batch + b.
-int project_chunk(const Pass &pass, int64_t begin, int64_t end) {
+int project_chunk(const Pass &pass, ProjectionCall &call, int64_t begin, int64_t end) {
   const hrnn_plan &plan = *pass.plan;
   const hrnn_run_args &a = *pass.args;
-  ProjectionCall &call = pass.state->directions[pass.direction].projection;
   const int64_t batch = a.batch, values = plan.row_values(), row_bytes = values * plan.element;
-  uint8_t *out = pass.state->projected;
+  uint8_t *out = pass.state->directions[pass.direction].projected;
   const int64_t step_stride = pass.reverse ? -a.x_time_stride : a.x_time_stride;
 
   if (!pass.ragged) {
@@ -47,16 +46,25 @@ int project_chunk(const Pass &pass, int64_t begin, int64_t end) {
   return 0;
 }
 
-void copy_outputs(const Pass &pass, int64_t step, int64_t rows) {
+// The bytes of a row of states that a share of the panels covers, without the padding of the last one.
+struct Columns {
+  int64_t begin, size;
+  Columns(const hrnn_plan &plan, const Share &share) : begin(share.begin * kRowBytes) {
+    const int64_t end = share.end * kRowBytes, all = plan.hidden * plan.element;
+    size = (end < all ? end : all) - begin;
+  }
+};
+
+// The states after `step` to y.
+void copy_outputs(const Pass &pass, const Columns &columns, int64_t step, int64_t rows, uint8_t *states) {
   const hrnn_run_args &a = *pass.args;
   const hrnn_plan &plan = *pass.plan;
-  const DirectionState &d = pass.state->directions[pass.direction];
   if (a.y == nullptr) return;
   for (int64_t b = 0; b < rows; b++) {
     const int64_t at = pass.time_of(step, b) * a.y_time_stride + pass.direction * a.y_dir_stride +
                        pass.row_of(b) * a.y_batch_stride;
-    memcpy(static_cast<uint8_t *>(a.y) + at * plan.element, state_row(plan, d.h[d.current], b),
-           size_t(plan.hidden * plan.element));
+    memcpy(static_cast<uint8_t *>(a.y) + at * plan.element + columns.begin, state_row(plan, states, b) + columns.begin,
+           size_t(columns.size));
   }
 }
 
@@ -71,59 +79,108 @@ void zero_past_the_ends(const Pass &pass) {
   }
 }
 
-// Steps [begin, end) over the projections in state->projected.
-int run_chunk(const Pass &pass, int64_t begin, int64_t end) {
+// One time step of a share: from d.h[current] to the other half. `slot`: its place in the projections. Threads meet after
+// each phase, since the next one reads what all have written.
+int run_step(const Pass &pass, Share &share, int current, int64_t step, int64_t slot, int64_t rows, Barrier *barrier) {
   const hrnn_plan &plan = *pass.plan;
   DirectionState &d = pass.state->directions[pass.direction];
-  const int64_t batch = pass.args->batch, step_bytes = batch * plan.row_values() * plan.element;
   uint8_t *between[1 + HRNN_MAX_CARRIED] = {d.operand, d.carried[0], d.carried[1], d.carried[2]};
-  int64_t rows = begin == 0 ? batch : pass.active(begin - 1, batch);
-  for (int64_t s = begin; s < end; s++) {
-    const int64_t still = pass.active(s, rows);
-    // Sequences that have ended keep their state: put it into both halves, since later steps write neither.
-    for (int64_t b = still; b < rows; b++)
-      memcpy(state_row(plan, d.h[1 - d.current], b), state_row(plan, d.h[d.current], b),
-             size_t(plan.padded() * plan.element));
-    rows = still;
-    uint8_t *from = d.h[d.current], *to = d.h[1 - d.current];
-    for (int64_t phase = 0; phase < plan.cell.phases; phase++) {
-      const bool last = phase + 1 == plan.cell.phases;
-      const StepCall::Addresses at = {pass.state->projected + (s - begin) * step_bytes, phase == 0 ? from : d.operand, from,
-                                      d.carried, last ? &to : between};
-      if (int error = d.phases[phase].run(rows, at, s % 2 == 1)) return error;
-    }
-    d.current = 1 - d.current;
-    copy_outputs(pass, s, rows);
+  uint8_t *from = d.h[current], *to = d.h[1 - current];
+  const uint8_t *input = d.projected + slot * pass.args->batch * plan.row_values() * plan.element;
+  int code = 0;
+  for (int64_t phase = 0; phase < plan.cell.phases; phase++) {
+    const bool last = phase + 1 == plan.cell.phases;
+    const StepCall::Addresses at = {input, phase == 0 ? from : d.operand, from, d.carried, last ? &to : between};
+    const int failed = share.phases[phase].run(rows, at, step % 2 == 1);
+    if (code == 0) code = failed;
+    if (barrier != nullptr) barrier->wait();
   }
-  return 0;
+  copy_outputs(pass, Columns(plan, share), step, rows, to);
+  return code;
 }
 
-// The only step of the only row.
-int run_fused(const Pass &pass) {
+// All steps of a share's panels. Goes on when a kernel fails, since other threads would wait for this one; returns the
+// first failure. The caller turns d.current.
+int run_share(const Pass &pass, Share &share, Barrier *barrier) {
+  const hrnn_plan &plan = *pass.plan;
   DirectionState &d = pass.state->directions[pass.direction];
-  if (int error = d.fused.run(x_at(pass, 0, 0), d.h[d.current], d.h[1 - d.current])) return error;
-  d.current = 1 - d.current;
-  copy_outputs(pass, 0, 1);
-  return 0;
+  const int64_t batch = pass.args->batch, total = pass.length(0);  // the longest
+  int64_t chunk = pass.state->chunk_rows / batch;
+  if (pass.ragged) chunk -= chunk % kRaggedSteps;
+  int code = 0, current = d.current;
+  int64_t rows = batch;
+  auto note = [&code](int failed) { code = code == 0 ? failed : code; };
+  for (int64_t begin = 0; begin < total; begin += chunk) {
+    const int64_t end = begin + chunk < total ? begin + chunk : total;
+    note(project_chunk(pass, share.projection, begin, end));
+    for (int64_t s = begin; s < end; s++, current = 1 - current) {
+      const int64_t still = pass.active(s, rows);
+      // Sequences that have ended keep their state: put it into both halves, since later steps write neither.
+      for (int64_t b = still; b < rows; b++)
+        memcpy(state_row(plan, d.h[1 - current], b) + share.begin * kRowBytes,
+               state_row(plan, d.h[current], b) + share.begin * kRowBytes, size_t((share.end - share.begin) * kRowBytes));
+      rows = still;
+      note(run_step(pass, share, current, s, s - begin, rows, barrier));
+    }
+  }
+  return code;
+}
+
+hrnn_status finish(const Pass &pass, int64_t steps, int code, hrnn_error *error) {
+  DirectionState &d = pass.state->directions[pass.direction];
+  d.current = int((d.current + steps) % 2);
+  return code == 0 ? HRNN_OK : fail(error, HRNN_DEVICE_ERROR, "a kernel of %s returned error %d", pass.plan->selection.variant, code);
 }
 
 hrnn_status run_direction(const Pass &pass, hrnn_error *error) {
-  const int64_t batch = pass.args->batch;
-  const int64_t total = batch == 0 ? 0 : pass.length(0);  // the longest
-  if (batch == 1 && total == 1 && pass.state->directions[pass.direction].fused.usable()) {
-    if (int code = run_fused(pass))
-      return fail(error, HRNN_DEVICE_ERROR, "a kernel of %s returned error %d", pass.plan->selection.variant, code);
-    return HRNN_OK;
-  }
-  int64_t chunk = batch == 0 ? 1 : pass.state->chunk_rows / batch;
-  if (pass.ragged) chunk -= chunk % kRaggedSteps;
-  for (int64_t begin = 0; begin < total; begin += chunk) {
-    const int64_t end = begin + chunk < total ? begin + chunk : total;
-    int code = project_chunk(pass, begin, end);
-    if (code == 0) code = run_chunk(pass, begin, end);
-    if (code != 0)
-      return fail(error, HRNN_DEVICE_ERROR, "a kernel of %s returned error %d at step %lld", pass.plan->selection.variant, code,
-                  static_cast<long long>(begin));
+  DirectionState &d = pass.state->directions[pass.direction];
+  const int64_t batch = pass.args->batch, total = batch == 0 ? 0 : pass.length(0);
+  if (total == 0) return HRNN_OK;
+  if (batch > 1 || total > 1 || !d.fused.usable()) return finish(pass, total, run_share(pass, d.whole, nullptr), error);
+  uint8_t *to = d.h[1 - d.current];
+  const int code = d.fused.run(x_at(pass, 0, 0), d.h[d.current], to);
+  copy_outputs(pass, Columns(*pass.plan, d.whole), 0, 1, to);
+  return finish(pass, 1, code, error);
+}
+
+// ---- Teams --------------------------------------------------------------------------------------------------------
+
+// Multiply-adds of a step that make up for waiting at the flag, and of a run that make up for waking the others: measured
+// where two threads begin to gain, and doubled.
+constexpr double kTeamStepWork = 60e3, kTeamRunWork = 4e6;
+
+bool worth_a_team(const hrnn_plan &plan, const hrnn_state &state, const hrnn_run_args &args) {
+  const double step = double(plan.cell.gates) * double(plan.padded()) * double(plan.hidden) * double(args.batch);
+  if (step * double(args.time) < kTeamRunWork) return false;
+  return state.share_count > 1 ? step / state.share_count >= kTeamStepWork / 2 : plan.directions == 2;
+}
+
+struct TeamWork {
+  const Pass *passes;
+  uint32_t shares;  // of each direction
+  Barrier barriers[2];
+  int codes[2];
+};
+
+void run_part(void *argument, uint32_t index) {
+  TeamWork *work = static_cast<TeamWork *>(argument);
+  const Pass &pass = work->passes[index / work->shares];
+  DirectionState &d = pass.state->directions[pass.direction];
+  const bool alone = work->shares == 1;
+  const int code = run_share(pass, alone ? d.whole : d.shares[index % work->shares],
+                             alone ? nullptr : &work->barriers[pass.direction]);
+  if (code != 0) __atomic_store_n(&work->codes[pass.direction], code, __ATOMIC_RELAXED);
+}
+
+hrnn_status run_team(const Pass *passes, hrnn_error *error) {
+  const hrnn_plan &plan = *passes[0].plan;
+  const hrnn_state &state = *passes[0].state;
+  TeamWork work = {passes, state.share_count > 1 ? state.share_count : 1, {}, {}};
+  for (Barrier &barrier : work.barriers) barrier.init(work.shares);
+  team_run(plan.team, uint32_t(plan.directions) * work.shares, run_part, &work);
+  for (int64_t d = 0; d < plan.directions; d++) {
+    const hrnn_status status = finish(passes[d], passes[d].length(0), work.codes[d], error);
+    if (status != HRNN_OK) return status;
   }
   return HRNN_OK;
 }
@@ -266,22 +323,30 @@ hrnn_status run(const hrnn_plan *plan, hrnn_state *state, const hrnn_run_args *a
   hrnn_status status = check_args(plan, state, args, stream, &full, error);
   if (status != HRNN_OK) return status;
   const bool ragged = args->lengths != nullptr && sort_rows(state, full);
+  const Pass passes[2] = {{plan, state, &full, 0, plan->problem.direction == HRNN_REVERSE, ragged},
+                          {plan, state, &full, 1, true, ragged}};
+  const int before = state->directions[0].current;
   for (int64_t d = 0; d < plan->directions; d++) {
-    const bool reverse = plan->problem.direction == HRNN_REVERSE || d == 1;
-    const Pass pass{plan, state, &full, d, reverse, ragged};
-    const int before = state->directions[d].current;
     if (!stream)
-      load_initial_state(pass);
+      load_initial_state(passes[d]);
     else if (ragged)
-      sort_state(pass);
-    status = plan->choice.device != nullptr ? device_run(pass, error) : run_direction(pass, error);
-    if (status != HRNN_OK) return status;
-    zero_past_the_ends(pass);
-    store_final_state(pass);
-    if (ragged) unsort_state(pass);
-    if (stream) keep_other_rows(pass, before);
+      sort_state(passes[d]);
   }
-  return HRNN_OK;
+  const bool team = plan->team != nullptr && !stream && plan->choice.device == nullptr &&
+                    worth_a_team(*plan, *state, full) && passes[0].length(0) > 0 && team_acquire(plan->team);
+  if (team) {
+    status = run_team(passes, error);
+    team_release(plan->team);
+  }
+  for (int64_t d = 0; d < plan->directions && !team && status == HRNN_OK; d++)
+    status = plan->choice.device != nullptr ? device_run(passes[d], error) : run_direction(passes[d], error);
+  for (int64_t d = 0; d < plan->directions && status == HRNN_OK; d++) {
+    zero_past_the_ends(passes[d]);
+    store_final_state(passes[d]);
+    if (ragged) unsort_state(passes[d]);
+    if (stream) keep_other_rows(passes[d], before);
+  }
+  return status;
 }
 
 }  // namespace

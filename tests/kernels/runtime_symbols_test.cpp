@@ -16,6 +16,9 @@ const std::set<std::string> kAllowed = {
     "malloc", "calloc", "realloc", "free", "memcpy", "memmove", "memset", "memcmp",
     // Strings, for messages and names; one environment variable, HRNN_FORCE_VARIANT.
     "strlen", "strcmp", "strncmp", "strchr", "strrchr", "strstr", "snprintf", "vsnprintf", "getenv",
+    // Teams.
+    "pthread_create", "pthread_join", "pthread_mutex_lock", "pthread_mutex_unlock", "pthread_mutex_destroy",
+    "pthread_cond_wait", "pthread_cond_broadcast", "pthread_cond_destroy", "sched_yield",
     // The sizes of caches.
     "fopen", "fgets", "fclose", "sysconf",
     // Mathematics, for what runs between recurrent layers.

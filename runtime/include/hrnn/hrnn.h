@@ -233,6 +233,28 @@ HRNN_API hrnn_status hrnn_select(const hrnn_problem *problem, const hrnn_machine
                                  const hrnn_kernel_table *const *tables, size_t table_count, const char *force,
                                  hrnn_selection *selection, hrnn_error *error);
 
+/* ---- Threads --------------------------------------------------------------------------------------------------- */
+
+/* Everything runs on the caller's thread alone, unless it is given a team: whole sequences of layers that are large enough
+ * to gain from it are then computed by the team, with the same results. Directions get threads of their own; else each
+ * thread computes its share of the hidden units, whose weights stay in its core's cache. Streaming calls stay on the
+ * caller's thread. A team serves one run at a time; a run that finds it taken goes on alone. */
+typedef struct hrnn_team hrnn_team;
+
+typedef struct hrnn_team_options {
+  uint32_t struct_size;
+  uint32_t threads; /* 1 to 256, the caller's included; more than the machine has cores only slows down */
+  /* NULL: the team starts threads of its own, which sleep between runs. Else the host's pool: must call task(argument, i)
+   * for every i below `count` (at most `threads`), each on a thread of its own at the same time, since they wait for each
+   * other, and return when all have returned. */
+  void (*parallel)(void *pool, uint32_t count, void (*task)(void *argument, uint32_t index), void *argument);
+  void *pool;
+} hrnn_team_options;
+
+HRNN_API hrnn_status hrnn_team_create(const hrnn_team_options *options, hrnn_team **team, hrnn_error *error);
+/* After everything that was created with it. */
+HRNN_API void hrnn_team_destroy(hrnn_team *team);
+
 /* ---- One recurrent layer: plan, state, run, stream -------------------------------------------------------------- */
 
 typedef struct hrnn_plan hrnn_plan;
@@ -249,6 +271,7 @@ typedef struct hrnn_options {
   const hrnn_machine *machine; /* NULL = this machine */
   hrnn_log log;
   void *log_user;
+  hrnn_team *team; /* NULL = the caller's thread alone */
 } hrnn_options;
 
 /* Dense weights in ONNX layout and the problem's dtype; copied (packed) at plan creation.

@@ -64,10 +64,10 @@ KernelChoice choice(hrnn_team *team) {
 
 LayerRun make_run(const std::string &cell, hrnn_dtype dtype, const std::string &direction, const Shape &shape, bool lengths) {
   LayerRun run;
-  run.cell = cell;
+  run.layer.cell = cell;
   run.dtype = dtype;
   run.layer.direction = direction;
-  run.layer.activations = default_activations(run);
+  run.layer.activations = run.layer.default_activations();
   run.batch_major = lengths;
   std::mt19937 random(11);
   randomize(&run, shape, {true, true, lengths}, 1.0, &random);

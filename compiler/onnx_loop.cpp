@@ -229,6 +229,9 @@ class Body {
   // The step's row of a sequence.
   Step step_of(const Source &source) {
     const Value &value = source.value;
+    if (value.type == DataType::Bool && value.rank() == 3 && source.axis == 0 && value.dims[2].is(1)) {
+      return tensor(algebra.mask(source_index(source), "mask"));
+    }
     if (!is_float(value.type) || value.rank() != 3 || (source.axis != 0 && source.axis != 1)) {
       return unusable(
           fmt::format("it reads a step of '{}', which is {} {}; only [time, batch, features] of floats is "
@@ -240,13 +243,18 @@ class Body {
       return unusable(fmt::format("it reads a step of '{}', whose last dimension is {}; it must be a fixed number",
                                   source.name, value.dims[2].text(importer_.graph().symbols)));
     }
+    const int index = source_index(source);
+    return tensor(algebra.sequence(index, *width, sources.size() == 1 ? "x" : source.name));
+  }
+
+  int source_index(const Source &source) {
     size_t index = 0;
     while (index < sources.size() &&
            !(sources[index].name == source.name && sources[index].reverse == source.reverse)) {
       ++index;
     }
     if (index == sources.size()) sources.push_back(source);
-    return tensor(algebra.sequence(static_cast<int>(index), *width, sources.size() == 1 ? "x" : source.name));
+    return static_cast<int>(index);
   }
 
   const Value &value(const std::string &name) const {
@@ -361,6 +369,9 @@ class Body {
     if (type == "Neg") return tensor(algebra.scaled(row(in(0)), -1));
     if (type == "Mul") return tensor(algebra.multiply(row(in(0)), row(in(1))));
     if (type == "Div") return divide(row(in(0)), row(in(1)));
+    if (type == "Not") return tensor(algebra.sum(algebra.scalar(1), mask(in(0)), -1));
+    if (type == "Where") return where(in(0), in(1), in(2));
+    if (type == "ReduceMin" || type == "ReduceMax") return reduce(node);
     if (type == "MatMul") return tensor(algebra.product(row(in(0)), matrix(in(1))));
     if (type == "Gemm") return gemm(node);
     if (type == "Concat") return concat(node);
@@ -390,7 +401,8 @@ class Body {
     const Step made = copy(name);
     const DataType type = float_type();
     const bool same = made.kind == Step::Kind::Tensor && to && *to == static_cast<int64_t>(onnx_type(type));
-    if (made.kind == Step::Kind::Condition || same) return made;
+    const bool is_mask = made.kind == Step::Kind::Tensor && algebra.is_mask(made.row);  // 0 and 1 in any type
+    if (made.kind == Step::Kind::Condition || same || is_mask) return made;
     throw NoCell{"it converts a row to another type"};
   }
 
@@ -403,6 +415,27 @@ class Body {
 
   static int onnx_type(DataType type) {
     return type == DataType::Float64 ? onnx::TensorProto::DOUBLE : onnx::TensorProto::FLOAT;
+  }
+
+  Expression mask(const std::string &name) {
+    const Expression a = row(name);
+    if (!algebra.is_mask(a)) throw NoCell{fmt::format("'{}' is no mask of zeros and ones", algebra.text(a))};
+    return a;
+  }
+
+  Step where(const std::string &condition, const std::string &a, const std::string &b) {
+    const Expression taken = mask(condition);
+    const Expression otherwise = algebra.sum(algebra.scalar(1), taken, -1);
+    return tensor(algebra.sum(algebra.multiply(taken, row(a)), algebra.multiply(otherwise, row(b))));
+  }
+
+  // Of the one column of a mask: Keras on JAX writes it.
+  Step reduce(OnnxNode &node) {
+    const std::vector<int64_t> axes = integers(node, 1, "axes", node.opset() >= 18);
+    if (node.opset() >= 18) node.integer("noop_with_empty_axes", 0);
+    const bool last = axes == std::vector<int64_t>{1} || axes == std::vector<int64_t>{-1};
+    if (!last || node.integer("keepdims", 1) != 1) throw NoCell{"it reduces a row"};
+    return tensor(mask(node.input_name(0)));
   }
 
   Step count_only(OnnxNode &node) {
@@ -691,13 +724,103 @@ class Emitter {
     if (next.width != state.hidden) {
       throw NoCell{fmt::format("has {} columns before the step and {} after it", state.hidden, next.width)};
     }
+    const std::vector<int> masks = body_.algebra.masks_in(next);
+    if (shows_layer(index, next)) return;
+    if (!masks.empty()) check_mask(index, masks, next);
+    if (repeats_layer(index, next)) return;
     charge(state.hidden);
-    RecurrentCell cell = match_cell(&body_.algebra, static_cast<int>(index), next, *below);
+    RecurrentCell cell =
+        match_cell(&body_.algebra, static_cast<int>(index), body_.algebra.where_masks_are(next, 1), *below);
+    if (!masks.empty()) add_mask(masks[0], state.initial.type, &cell);
     const Layer layer = emit(cell, state, next);
     layers_[index] = layer;
     const int sequence = static_cast<int>(body_.sources.size());
     body_.sources.push_back({layer.y, 0, layer.reverse, state.output});
     below->push_back({next, sequence});
+  }
+
+  // ---- Masks: where they are 0, the state stays ----
+
+  void check_mask(size_t index, const std::vector<int> &masks, const Expression &next) {
+    StepAlgebra &algebra = body_.algebra;
+    if (masks.size() > 1) throw NoCell{"it takes two masks"};
+    const Expression before = body_.row(form_.states[index].input), stays = algebra.where_masks_are(next, 0);
+    if (stays == before) return;
+    throw NoCell{fmt::format("where the mask is 0 the state must stay, it becomes '{}'", algebra.text(stays))};
+  }
+
+  // TensorFlow carries the last output beside the state, and both are the same when both start from zeros.
+  bool repeats_layer(size_t index, const Expression &next) {
+    if (!starts_from_zeros(form_.states[index])) return false;
+    const std::vector<int> masks = body_.algebra.masks_in(next);
+    for (const auto &[other, layer] : layers_) {
+      const bool same = !masks.empty() && body_.algebra.masks_in(layer.next) == masks &&
+                        body_.algebra.where_masks_are(layer.next, 1) == body_.algebra.where_masks_are(next, 1);
+      if (!same || !starts_from_zeros(form_.states[other])) continue;
+      Layer repeated = layer;
+      repeated.next = next;
+      layers_[index] = repeated;
+      return true;
+    }
+    return false;
+  }
+
+  // The output of a layer whose masked steps are zeros, carried as a state that nothing reads.
+  bool shows_layer(size_t index, const Expression &next) {
+    const std::vector<int> masks = body_.algebra.masks_in(next);
+    for (const auto &[other, layer] : layers_) {
+      if (masks.size() != 1 || !(body_.algebra.masked(layer.next, masks[0]) == next)) continue;
+      Layer shown = layer;
+      shown.y = masked(layer.y, masks[0]);
+      shown.last = importer_.emit(node_, op::Select{0, layer.reverse ? 0 : -1}, {shown.y.tensor}, shown.y.type,
+                                  {shown.y.dims[1], shown.y.dims[2]});
+      shown.next = next;
+      layers_[index] = shown;
+      return true;
+    }
+    return false;
+  }
+
+  static bool starts_from_zeros(const State &state) {
+    return !state.initial.is_runtime() && state.initial.constant && state.initial.constant->all_zero();
+  }
+
+  // A further input, 1 where the mask is 0, makes z exactly 1 there, and h' = z h + (1 - z) n is then h, bit for bit.
+  // An RNN becomes a GRU whose z is exactly 0 and whose r is exactly 1 everywhere else.
+  void add_mask(int mask, DataType type, RecurrentCell *cell) {
+    constexpr double kSaturated = 1e30;  // far above any argument; Sigmoid and HardSigmoid are exactly 1 there
+    const bool from_rnn = cell->cell == "rnn";
+    if (from_rnn) {
+      GateWeights candidate = std::move(cell->gates[0]);
+      GateWeights constant = candidate;
+      constant.w.clear();
+      for (std::vector<double> *values : {&constant.r.data, &constant.wb, &constant.rb}) {
+        std::fill(values->begin(), values->end(), 0);
+      }
+      GateWeights z = constant, r = constant;
+      std::fill(z.wb.begin(), z.wb.end(), -kSaturated);
+      std::fill(r.wb.begin(), r.wb.end(), kSaturated);
+      cell->gates = {z, r, candidate};
+      cell->cell = "gru_reset_before";
+      cell->activations = {{HRNN_SIGMOID, 0, 0}, cell->activations[0]};
+    }
+    const hrnn_activation &f = cell->activations[0];
+    if (f.kind != HRNN_SIGMOID && !(f.kind == HRNN_HARD_SIGMOID && f.alpha > 0)) {
+      throw NoCell{fmt::format("a mask needs an update gate that can be exactly 1, not one of {}", describe(f))};
+    }
+    const Source source = body_.sources[static_cast<size_t>(body_.algebra.atom(mask).index)];
+    const Dims &dims = source.value.dims;
+    const TensorId masked =
+        importer_
+            .emit(node_, op::Elementwise{Function::Not}, {importer_.tensor(node_, source.value)}, DataType::Bool, dims)
+            .tensor;
+    Source keep = source;
+    keep.value = importer_.emit(node_, op::Elementwise{Function::Cast}, {masked}, type, dims);
+    const int sequence = static_cast<int>(body_.sources.size());
+    body_.sources.push_back(keep);
+    const int64_t hidden = cell->gates[0].r.rows;
+    const double column = from_rnn ? 2 * kSaturated : kSaturated;
+    cell->gates[0].w[sequence] = {hidden, 1, std::vector<double>(static_cast<size_t>(hidden), column)};
   }
 
   void charge(int64_t hidden) const {
@@ -946,8 +1069,11 @@ class Emitter {
   Value stacked(size_t k) {
     const Expression row = stacked_row(form_.sequences[k]);
     for (const auto &[index, layer] : layers_) {
-      if (!(layer.next == row)) continue;
+      const std::vector<int> masks = body_.algebra.masks_in(layer.next);
+      const bool zeros = masks.size() == 1 && row == body_.algebra.masked(layer.next, masks[0]);
+      if (!(layer.next == row) && !zeros) continue;
       Value y = layer.y;
+      if (zeros) y = masked(y, masks[0]);
       // Y is in the order of the input's time; what a loop stacks is in the order of its steps.
       if (layer.reverse != form_.prepended[k]) {
         constexpr int64_t kLimit = std::numeric_limits<int64_t>::max() / 4;
@@ -959,6 +1085,14 @@ class Emitter {
     }
     node_.unsupported("its output {} stacks '{}' of every step; only the new state itself is supported",
                       form_.states.size() + k, body_.algebra.text(row));
+  }
+
+  // Zeros where the mask is 0 (Keras' zero_output_for_mask).
+  Value masked(const Value &y, int mask) {
+    const Source &source = body_.sources[static_cast<size_t>(body_.algebra.atom(mask).index)];
+    const TensorId in = importer_.tensor(node_, source.value);
+    const Value factor = importer_.emit(node_, op::Elementwise{Function::Cast}, {in}, y.type, source.value.dims);
+    return importer_.emit(node_, op::Elementwise{Function::Mul}, {y.tensor, factor.tensor}, y.type, y.dims);
   }
 
   Expression stacked_row(const std::string &name) {

@@ -44,8 +44,8 @@ int StepAlgebra::intern(Atom atom) {
     const bool same = known.kind == atom.kind && known.width == atom.width && known.index == atom.index &&
                       known.matrix == atom.matrix && known.function.kind == atom.function.kind &&
                       known.function.alpha == atom.function.alpha && known.function.beta == atom.function.beta &&
-                      known.low == atom.low && known.high == atom.high && known.argument == atom.argument &&
-                      known.parts == atom.parts;
+                      known.mask == atom.mask && known.low == atom.low && known.high == atom.high &&
+                      known.argument == atom.argument && known.parts == atom.parts;
     if (same) return static_cast<int>(i);
   }
   if (atoms_.size() >= kMaxAtoms) throw NoCell{"it computes more than any cell does"};
@@ -73,6 +73,49 @@ Expression StepAlgebra::sequence(int index, int64_t width, const std::string &na
   return of_atom(intern(std::move(atom)));
 }
 
+Expression StepAlgebra::mask(int index, const std::string &name) {
+  Atom atom;
+  atom.kind = Atom::Kind::Sequence;
+  atom.index = index;
+  atom.name = name;
+  atom.mask = true;
+  return of_atom(intern(std::move(atom)));
+}
+
+bool StepAlgebra::is_mask(const Expression &a) const {
+  if (a.width != 1 || masks_in(a).size() != 1) return false;
+  const Expression mask = of_atom(masks_in(a)[0]);
+  return a == mask || a == sum(scalar(1), mask, -1);
+}
+
+std::vector<int> StepAlgebra::masks_in(const Expression &a) const {
+  std::vector<int> found;
+  for (const Term &term : a.terms) {
+    for (const Factor &factor : term.factors) {
+      if (atom(factor).mask && !std::count(found.begin(), found.end(), factor.atom)) found.push_back(factor.atom);
+    }
+  }
+  return found;
+}
+
+Expression StepAlgebra::where_masks_are(const Expression &a, double value) const {
+  std::vector<Term> terms;
+  for (Term term : a.terms) {
+    const auto is_mask = [&](const Factor &factor) { return atom(factor).mask; };
+    const auto rest = std::remove_if(term.factors.begin(), term.factors.end(), is_mask);
+    if (rest != term.factors.end()) term.scale *= value;
+    term.factors.erase(rest, term.factors.end());
+    terms.push_back(std::move(term));
+  }
+  return normal(a.width, std::move(terms));
+}
+
+Expression StepAlgebra::masked(const Expression &a, int mask) const {
+  Expression result = where_masks_are(a, 1);
+  for (Term &term : result.terms) term.factors.push_back({mask, 0});
+  return normal(result.width, std::move(result.terms));
+}
+
 Expression StepAlgebra::scalar(double value) const {
   if (value == 0) return {1, {}};
   return {1, {{value, {}}}};
@@ -90,7 +133,11 @@ Expression StepAlgebra::row(std::vector<double> values) {
 }
 
 Expression StepAlgebra::normal(int64_t width, std::vector<Term> terms) const {
-  for (Term &term : terms) std::sort(term.factors.begin(), term.factors.end());
+  for (Term &term : terms) {
+    std::sort(term.factors.begin(), term.factors.end());
+    const auto repeats = [&](const Factor &one, const Factor &other) { return one == other && atom(one).mask; };
+    term.factors.erase(std::unique(term.factors.begin(), term.factors.end(), repeats), term.factors.end());
+  }
   std::sort(terms.begin(), terms.end(), by_factors);
   Expression result{width, {}};
   for (Term &term : terms) {
@@ -118,7 +165,7 @@ Expression StepAlgebra::widened(const Expression &a, int64_t width) const {
   return {width, a.terms};
 }
 
-Expression StepAlgebra::sum(const Expression &a, const Expression &b, double scale_of_b) {
+Expression StepAlgebra::sum(const Expression &a, const Expression &b, double scale_of_b) const {
   const int64_t width = std::max(a.width, b.width);
   std::vector<Term> terms = widened(a, width).terms;
   for (Term term : widened(b, width).terms) {

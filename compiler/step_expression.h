@@ -56,7 +56,8 @@ struct Atom {
   Kind kind = Kind::State;
   int64_t width = 1;
   int index = 0;
-  std::string name;  // of a state or sequence, for messages
+  std::string name;   // of a state or sequence, for messages
+  bool mask = false;  // a Sequence of zeros and ones, one column wide
   Expression argument;
   std::shared_ptr<const Matrix> matrix;
   hrnn_activation function{};
@@ -79,10 +80,11 @@ class StepAlgebra {
 
   Expression state(int index, int64_t width, const std::string &name);
   Expression sequence(int index, int64_t width, const std::string &name);
+  Expression mask(int index, const std::string &name);
   Expression scalar(double value) const;
   Expression row(std::vector<double> values);
 
-  Expression sum(const Expression &a, const Expression &b, double scale_of_b = 1);
+  Expression sum(const Expression &a, const Expression &b, double scale_of_b = 1) const;
   Expression scaled(const Expression &a, double factor);
   Expression multiply(const Expression &a, const Expression &b);
   Expression product(const Expression &a, const Matrix &matrix);
@@ -90,6 +92,13 @@ class StepAlgebra {
   Expression clip(const Expression &a, double low, double high);
   Expression concat(const std::vector<Expression> &parts);
   Expression slice(const Expression &a, int64_t begin, int64_t end);
+
+  // A mask, or one minus a mask.
+  bool is_mask(const Expression &a) const;
+  // The masks that occur in it, and what it is where they all are `value`.
+  std::vector<int> masks_in(const Expression &a) const;
+  Expression where_masks_are(const Expression &a, double value) const;
+  Expression masked(const Expression &a, int mask) const;  // a, and 0 where the mask is
 
   // "z*h + tanh(x W + b)", shortened where it is long.
   std::string text(const Expression &a) const;

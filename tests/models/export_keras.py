@@ -64,6 +64,9 @@ MODELS = {
         layers.Bidirectional(rnn())(x))),
     "stacked_cells": lambda: model_of(layers.RNN([layers.GRUCell(UNITS), layers.SimpleRNNCell(UNITS)], return_sequences=True)),
     "masking": lambda: model_of(lambda x: gru()(layers.Masking()(x))),
+    "masking_anywhere": lambda: model_of(lambda x: rnn()(gru(reset_after=False)(layers.Masking()(x)))),
+    "masking_bidirectional": lambda: model_of(lambda x: layers.Bidirectional(gru())(layers.Masking()(x))),
+    "masking_last": lambda: model_of(lambda x: rnn(return_sequences=False)(layers.Masking()(x))),
     "dense_softmax": lambda: model_of(lambda x: layers.Dense(3, activation="softmax")(gru(return_sequences=False)(x))),
     "layer_norm": lambda: model_of(lambda x: gru()(layers.LayerNormalization()(x))),
     "conv1d": lambda: model_of(lambda x: gru()(layers.Conv1D(5, 3, padding="same", activation="relu")(x))),
@@ -86,8 +89,10 @@ def save(name, build, seed):
     model = build()
     model.set_weights([rng.uniform(-0.7, 0.7, w.shape).astype(w.dtype) for w in model.get_weights()])
     inputs = list(probe(model, rng))
-    if name == "masking":
+    if name.startswith("masking"):
         inputs[0][1, 4:] = 0  # padding at the end of one sequence
+    if name == "masking_anywhere":
+        inputs[0][0, :2] = inputs[0][2, 3] = 0
     for layer in model.layers:
         if getattr(layer, "stateful", False):
             layer.reset_states()

@@ -357,6 +357,39 @@ def stacked_cells(checks):
     checks.equal("two cells in one loop", model, {"x": x, "h0": h0}, np.stack(y), g)
 
 
+def masked(checks, name, cell, arithmetic, zeros):
+    """The mask is computed by the model; where it is 0 the state stays. `arithmetic`: m*a + (1-m)*b in place of Where."""
+    b = Body(9)
+    new = cell(b, "xt", "h")
+
+    def choose(taken, other):
+        if not arithmetic:
+            return b.op("Where", lambda m, u, v: np.where(m, u, v), "mt", taken, other)
+        yes = b.op("Cast", lambda m: m.astype(np.float64), "mt", to=FLOAT)
+        no = b.op("Cast", lambda m: m.astype(np.float64), b.op("Not", np.logical_not, "mt"), to=FLOAT)
+        return b.add(b.mul(yes, taken), b.mul(other, no))
+    state = choose(new, "h")
+    y_t = choose(new, b.constant(0.0)) if zeros else state
+    body = helper.make_graph(b.nodes + [helper.make_node("Identity", [y_t], ["y_t"])], "body",
+                             [value("h", FLOAT, None), value("xt", FLOAT, None), value("mt", BOOL, None)],
+                             [value(state, FLOAT, None), value("y_t", FLOAT, None)], initializers(b))
+    scan = helper.make_node("Scan", ["h0", "x", "mask"], ["last_h", "y"], name="scan", body=body, num_scan_inputs=2)
+    nodes = [helper.make_node("Greater", ["m", "half"], ["mask"]), scan]
+    graph = helper.make_graph(nodes, "graph", [value("x", FLOAT, ["time", "batch", INPUTS]), value("h0", FLOAT, ["batch", HIDDEN]),
+                                               value("m", FLOAT, ["time", "batch", 1])],
+                              [value("y", FLOAT, None), value("last_h", FLOAT, None)],
+                              [numpy_helper.from_array(np.array(0.5, np.float32), "half")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x, h0 = arrays(9)
+    m = (np.random.default_rng(9).random((STEPS, BATCH, 1)) < 0.6).astype(np.float32)
+    h, y = h0.astype(np.float64), []
+    for t in range(STEPS):
+        values = b.run({"xt": x[t].astype(np.float64), "h": h, "mt": m[t] > 0.5})
+        h = values[state]
+        y.append(values[y_t])
+    checks.equal(f"mask, {name}", model, {"x": x, "h0": h0, "m": m}, np.stack(y), h)
+
+
 def product_before(checks):
     """x W + b stands before the loop, as Keras on JAX writes it."""
     b = Body(8)
@@ -443,6 +476,12 @@ def run_all(hrnn, folder, quiet=False):
                              {"x": given, "h0": h0}, np.moveaxis(y, 0, out_axis), last)
     stacked_cells(checks)
     product_before(checks)
+    masked(checks, "gru, Where", gru_fused, False, False)
+    masked(checks, "gru, arithmetic", gru_fused, True, False)
+    masked(checks, "gru hard sigmoid, Where, zeros in y", gru_hard(False), False, True)
+    masked(checks, "gru reset before, z and 1-z exchanged", CELLS["gru reset before, (1-z)*h + z*n"], True, False)
+    masked(checks, "rnn, arithmetic, zeros in y", rnn, True, True)
+    masked(checks, "rnn relu, Where", rnn_relu, False, False)
     for name, (cell, message) in REFUSED.items():
         checks.refused(f"refused: {name}", loop_model(cell)[2], message)
     loops_that_are_none(checks)

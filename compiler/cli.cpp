@@ -62,12 +62,24 @@ void check(hrnn_status status, const hrnn_error &error, const std::string &where
   throw ModelError(fmt::format("{}: {}", where, error.message[0] ? error.message : hrnn_status_name(status)));
 }
 
-Session make_session(const CompiledModel &model, const std::string &variant, const std::string &where) {
+Team make_team(uint32_t threads) {
+  if (threads == 1) return nullptr;
+  hrnn_team_options options{};
+  options.struct_size = sizeof options;
+  options.threads = threads;
+  hrnn_team *team = nullptr;
+  hrnn_error error{};
+  check(hrnn_team_create(&options, &team, &error), error, "--threads");
+  return Team(team);
+}
+
+Session make_session(const CompiledModel &model, const std::string &variant, const std::string &where, hrnn_team *team) {
   hrnn_options options{};
   options.struct_size = sizeof options;
   options.tables = hrnn_prebuilt_tables;
   options.table_count = static_cast<uint32_t>(hrnn_prebuilt_table_count);
   if (!variant.empty()) options.force_variant = variant.c_str();
+  options.team = team;
   const hrnn_model view = model.view();
   hrnn_session *session = nullptr;
   hrnn_error error{};

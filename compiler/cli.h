@@ -43,7 +43,14 @@ struct SessionDeleter {
 using Session = std::unique_ptr<hrnn_session, SessionDeleter>;
 
 // A session over `model` (which must outlive it) with the prebuilt kernels. `variant`: force one, "" = choose.
-Session make_session(const CompiledModel &model, const std::string &variant, const std::string &where);
+Session make_session(const CompiledModel &model, const std::string &variant, const std::string &where,
+                     hrnn_team *team = nullptr);
+
+struct TeamDeleter {
+  void operator()(hrnn_team *team) const { hrnn_team_destroy(team); }
+};
+using Team = std::unique_ptr<hrnn_team, TeamDeleter>;
+Team make_team(uint32_t threads);  // null for one
 
 // What the session says of itself.
 std::vector<hrnn_tensor_info> session_inputs(const hrnn_session *session);

@@ -13,6 +13,7 @@ namespace {
 
 struct Options {
   std::string model, inputs, outputs, variant;
+  uint32_t threads = 1;
   bool extract = false;
 };
 
@@ -149,7 +150,8 @@ std::vector<NamedArray> allocate_outputs(const hrnn_session *session, const std:
 
 void run(const Options &options) {
   const CompiledModel model = lower(*load(options.model, options.extract));
-  const Session session = make_session(model, options.variant, options.model);
+  const Team team = make_team(options.threads);
+  const Session session = make_session(model, options.variant, options.model, team.get());
   std::vector<NamedArray> inputs = read_npz(options.inputs);
   const std::vector<hrnn_tensor> in = bind_inputs(session.get(), inputs, options.inputs);
   std::vector<hrnn_tensor> out(hrnn_session_output_count(session.get()));
@@ -175,6 +177,9 @@ void add_run(CLI::App &app) {
   command->add_option("--variant", options->variant,
                       "Use this instruction set or kernel variant instead of choosing (see hrnn kernels)");
   add_extract(command, &options->extract);
+  command->add_option("--threads", options->threads, "Threads for whole sequences of large layers")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
   command->callback([options] { run(*options); });
 }
 

@@ -270,7 +270,7 @@ std::string cmake_config(const std::string &name, const std::vector<EmittedLibra
       "  endif()\n"
       "  target_link_libraries({0}::{0} INTERFACE hrnn_runtime_source)\n"
       "endif()\n"
-      "target_link_libraries({0}::{0} INTERFACE m)\n",
+      "target_link_libraries({0}::{0} INTERFACE m pthread)\n",
       name);
   for (const EmittedLibrary &library : libraries) {
     if (library.backend.empty()) continue;
@@ -287,7 +287,7 @@ std::string cmake_config(const std::string &name, const std::vector<EmittedLibra
 std::string example(const Graph &graph, const std::string &name) {
   const std::string note = fmt::format(
       "/* Runs {0} once on zeros. Compile with:\n"
-      " *   cc -I. example.c {1}/lib{0}.a {1}/libhrnn_runtime.a -lm -o example\n"
+      " *   cc -I. example.c {1}/lib{0}.a {1}/libhrnn_runtime.a -lm -pthread -o example\n"
       " */\n",
       name, kHostArchitecture);
   std::string inputs;

@@ -35,14 +35,14 @@ run() { # how, label, command...
 }
 
 title "x86-64, linked into a C program with the C compiler"
-cc -std=c99 -O2 -I"$out" "$here/demo.c" "$out/x86-64/libdigits_gru.a" "$out/x86-64/libhrnn_runtime.a" -lm -o "$out/demo"
+cc -std=c99 -O2 -I"$out" "$here/demo.c" "$out/x86-64/libdigits_gru.a" "$out/x86-64/libhrnn_runtime.a" -lm -lpthread -o "$out/demo"
 for variant in sse41 avx2 avx512; do run native "$variant" "$out/demo" "$out/data.bin" "$variant"; done
 
 title "arm-64: kernels and weights from the archive, the runtime from its single source"
 if command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null; then
   aarch64-linux-gnu-g++ -std=c++17 -O2 -fno-exceptions -fno-rtti -I"$out" -c "$out/hrnn_runtime.cpp" -o "$out/runtime_arm.o"
   aarch64-linux-gnu-gcc -std=c99 -O2 -static -I"$out" "$here/demo.c" "$out/arm-64/libdigits_gru.a" "$out/runtime_arm.o" \
-    -lm -o "$out/demo_arm"
+    -lm -lpthread -o "$out/demo_arm"
   run "emulated (qemu-aarch64)" neon qemu-aarch64 "$out/demo_arm" "$out/data.bin" neon
 else
   echo "neon     compiled only: no aarch64 compiler or no qemu-aarch64 here"

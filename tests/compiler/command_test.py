@@ -64,6 +64,17 @@ class Command(unittest.TestCase):
 
     # ---- Usage ----
 
+    def test_threads(self):
+        self.run_model(self.arrays)
+        alone = dict(np.load(self.path("out.npz")))
+        result = self.run_model(self.arrays, "--threads", "2")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for name, array in np.load(self.path("out.npz")).items():
+            np.testing.assert_array_equal(array, alone[name])
+        result = self.run_model(self.arrays, "--threads", "0")
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertIn("--threads: Value 0 not in range", result.stderr)
+
     def test_usage_errors_exit_with_2(self):
         for arguments in ([], ["bogus"], ["inspect"], ["inspect", "a.onnx", "--bogus"], ["run", "a.onnx"],
                           ["explain", "a.onnx", "--dim", "batch"]):

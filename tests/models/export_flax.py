@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the flax_*.onnx models of this folder: Flax cells in jax.lax.scan, through jax2onnx.
+"""Makes the flax_*.onnx models in exported/: Flax cells in jax.lax.scan, through jax2onnx.
 
     python export_flax.py    (jax 0.10.2, flax 0.12.8, jax2onnx 0.17.1, numpy 2.4.6)
 
@@ -17,7 +17,7 @@ import onnx
 from flax import nnx
 from jax2onnx import to_onnx
 
-HERE = pathlib.Path(__file__).parent
+EXPORTED = pathlib.Path(__file__).parent / "exported"
 BATCH, STEPS, INPUTS, UNITS = 3, 7, 4, 6
 
 
@@ -102,7 +102,7 @@ def main():
         model = build(rng)
         x = rng.standard_normal((BATCH, STEPS, INPUTS)).astype(np.float32)
         expected = [np.asarray(value) for value in model(jnp.asarray(x))]
-        path = HERE / f"flax_{name}.onnx"
+        path = EXPORTED / f"flax_{name}.onnx"
         try:
             exported = to_onnx(model, [("batch", "time", INPUTS)])
         except Exception as error:  # what an exporter cannot write is worth knowing

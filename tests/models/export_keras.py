@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the keras_BACKEND_*.onnx models of this folder: Keras layers with random weights, through Model.export.
+"""Makes the keras_BACKEND_*.onnx models in exported/: Keras layers with random weights, through Model.export.
 
     KERAS_BACKEND=tensorflow python export_keras.py    (keras 3.15.1, tensorflow 2.21.0, tf2onnx 1.17.0, numpy 2.4.6)
     KERAS_BACKEND=jax python export_keras.py           (keras 3.15.1, jax 0.10.2, jax2onnx 0.17.1)
@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from keras import layers
 
-HERE = pathlib.Path(__file__).parent
+EXPORTED = pathlib.Path(__file__).parent / "exported"
 BATCH, STEPS, INPUTS, UNITS = 3, 7, 4, 6
 
 
@@ -102,7 +102,7 @@ def save(name, build, seed):
     for layer in model.layers:
         if getattr(layer, "stateful", False):
             layer.reset_states()
-    path = HERE / f"keras_{keras.backend.backend()}_{name}.onnx"
+    path = EXPORTED / f"keras_{keras.backend.backend()}_{name}.onnx"
     model.export(str(path), format="onnx", verbose=False)
     graph = onnx.load(path).graph
     np.savez(path.with_suffix(".in.npz"), **{value.name: data for value, data in zip(graph.input, inputs)})

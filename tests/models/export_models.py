@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the torch_*.onnx models of this folder: PyTorch layers with random weights (fixed seeds), through both exporters.
+"""Makes the torch_*.onnx models in exported/: PyTorch layers with random weights (fixed seeds), through both exporters.
 
 Needs what examples/digits/requirements.txt lists. torchscript_digits is the trained classifier of examples/digits through
 the older exporter; train.py makes the same weights again.
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-HERE = pathlib.Path(__file__).parent
+EXPORTED = pathlib.Path(__file__).parent / "exported"
 BATCH, STEPS, INPUTS, UNITS = 3, 7, 4, 6
 torch.set_num_threads(1)
 torch.fx.config.do_not_emit_stack_traces = True  # they would name the folders of whoever exports
@@ -158,7 +158,7 @@ def save(name, build, dynamo, seed):
     example, probe = arrays(2, 5), arrays(BATCH, STEPS)
     if dynamo and isinstance(getattr(model, "layer", None), nn.RNN):  # is unrolled, and the steps are frozen
         example, dynamic = arrays(2, STEPS), [{axis: name for axis, name in dynamic[0].items() if name != "time"}]
-    path = HERE / f"{'dynamo' if dynamo else 'torchscript'}_{name}.onnx"
+    path = EXPORTED / f"{'dynamo' if dynamo else 'torchscript'}_{name}.onnx"
     try:
         export(path, model, example, dynamic, dynamo)
     except Exception as error:  # what an exporter cannot write is worth knowing

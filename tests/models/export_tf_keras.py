@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the tf_keras_*.onnx models of this folder: Keras 2 layers with random weights, through tf2onnx.
+"""Makes the tf_keras_*.onnx models in exported/: Keras 2 layers with random weights, through tf2onnx.
 
     python export_tf_keras.py    (tf_keras 2.21.0, tensorflow 2.21.0, tf2onnx 1.17.0, numpy 2.4.6)
 """
@@ -15,7 +15,7 @@ import tensorflow as tf
 import tf2onnx
 import tf_keras as keras
 
-HERE = pathlib.Path(__file__).parent
+EXPORTED = pathlib.Path(__file__).parent / "exported"
 BATCH, STEPS, INPUTS, UNITS = 3, 7, 4, 6
 layers = keras.layers
 
@@ -38,7 +38,7 @@ def main():
         data = rng.standard_normal((BATCH, STEPS, INPUTS)).astype(np.float32)
         expected = model(data).numpy()
         exported, _ = tf2onnx.convert.from_keras(model, [tf.TensorSpec((None, None, INPUTS), tf.float32, name="x")], opset=17)
-        path = HERE / f"tf_keras_{name}.onnx"
+        path = EXPORTED / f"tf_keras_{name}.onnx"
         onnx.save(exported, path)
         np.savez(path.with_suffix(".in.npz"), x=data)
         np.savez(path.with_suffix(".expected.npz"), **{exported.graph.output[0].name: expected})

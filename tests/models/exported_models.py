@@ -24,7 +24,7 @@ def tolerance(expected):
 
 def models(prefix=""):
     """(name, path, inputs, expected outputs) of all whose name starts with it."""
-    found = sorted(path for path in HERE.glob("*.onnx") if path.stem.startswith(prefix))
+    found = sorted(path for path in (HERE / "exported").glob("*.onnx") if path.stem.startswith(prefix))
     for path in found:
         yield path.stem, path, dict(np.load(path.with_suffix(".in.npz"))), dict(np.load(path.with_suffix(".expected.npz")))
     if not prefix:

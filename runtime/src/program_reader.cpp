@@ -468,8 +468,8 @@ class ProgramReader {
         status = check_target(op, -1);
         int inferred = 0;
         for (int64_t i = 0; status == HRNN_OK && i < op.ints[0]; ++i) {
-          const int64_t dim = op.ints[1 + i], copied = dim == 0 ? i : dim - kInputDim;
-          if ((dim == 0 || is_input_dim(dim)) && copied >= rank) status = bad_op(op, "the input has no dimension", copied);
+          const int64_t dim = op.ints[1 + i], copied = dim == 0 ? i : is_input_dim(dim) ? dim - kInputDim : -1;
+          if (copied >= rank) status = bad_op(op, "the input has no dimension", copied);
           if (op.ints[1 + i] == -1 && ++inferred == 2) status = bad_op(op, "a second inferred dimension,", i);
         }
         out_rank = static_cast<int32_t>(op.ints[0]);
@@ -503,7 +503,7 @@ class ProgramReader {
       return bad_op(op, "alpha or beta is not finite,", 0);
     }
     if (op.ints[kInPlace] < 0 || op.ints[kInPlace] > info->operands) {
-      return bad_op(op, "it has no operand", op.ints[kInPlace] - 1);
+      return bad_op(op, "its result cannot replace operand (counted from 1)", op.ints[kInPlace]);
     }
     if (info->result == ResultType::Bool) return set_output(op, 0, HRNN_BOOL, rank);
     if (info->result == ResultType::Same) return set_output(op, 0, dtype, rank);

@@ -81,6 +81,7 @@ class ModelMutator {
   void copy_node() {
     if (graph_->node_size() == 0 || graph_->node_size() > 20) return;
     const onnx::NodeProto node = graph_->node(int(below(graph_->node_size())));
+    if (node.output_size() == 0) return;
     *graph_->add_node() = node;
     graph_->mutable_node(graph_->node_size() - 1)->set_output(0, "copied" + std::to_string(below(9)));
     graph_->mutable_node()->SwapElements(int(below(graph_->node_size())), graph_->node_size() - 1);

@@ -1450,7 +1450,7 @@ TEST(SessionDamage, EveryRuleOfTheReader) {
       {"neither a size nor a symbol", [&](ProgramBuilder *p) { op(p, "Expand").ints[2] = -1; }},
       {"there is no function 31", [&](ProgramBuilder *p) { op(p, "elementwise operation").ints[0] = 31; }},
       {"alpha or beta is not finite", [&](ProgramBuilder *p) { op(p, "elementwise operation").reals[1] = INFINITY; }},
-      {"it has no operand 1", [&](ProgramBuilder *p) { op(p, "elementwise operation").ints[hrnn::kInPlace] = 2; }},
+      {"its result cannot replace operand (counted from 1) 2", [&](ProgramBuilder *p) { op(p, "elementwise operation").ints[hrnn::kInPlace] = 2; }},
       {"there is no input 1", [&](ProgramBuilder *p) { op(p, "elementwise operation", 1).inputs[1] = kNone; }},
       {"the function does not take dtype 1",
        [&](ProgramBuilder *p) {

@@ -44,6 +44,7 @@ class ProductGenerator : public Generator<Self> {
   GeneratorParam<int> panels{"panels", 1};
   GeneratorParam<int> rows{"rows", 1};
   GeneratorParam<bool> gate_by_gate{"gate_by_gate", false};
+  GeneratorParam<int> unroll{"unroll", 1};
   GeneratorParam<int> inner{"inner", 0};
 
  protected:
@@ -88,7 +89,7 @@ class ProductGenerator : public Generator<Self> {
 
   void schedule(Func output, const std::vector<Product> &products, int gates, bool output_has_gate) {
     const Machine &machine = row_by_name(target_row).machine;
-    schedule_product(machine, Tile{panels, rows, gate_by_gate, 0},
+    schedule_product(machine, Tile{panels, rows, gate_by_gate, unroll, 0},
                      {output, products, lane, gate, panel, row, lanes(), gates, output_has_gate});
   }
 
@@ -322,6 +323,7 @@ Module build_kernel(const KernelSpec &spec, const TargetRow &target, const std::
   set("panels", std::to_string(spec.tile.panels));
   set("rows", std::to_string(spec.tile.rows));
   set("gate_by_gate", spec.tile.gate_by_gate ? "true" : "false");
+  set("unroll", std::to_string(spec.tile.unroll));
   set("inner", std::to_string(spec.inner));
   if (spec.kind == HRNN_PROJECTION) {
     set("gates", std::to_string(spec.gates));

@@ -15,6 +15,10 @@ constexpr int kPanelBytes = 64;  // one packed row: runtime/src/pack.h
 // Independent accumulators that hide the latency of a multiply-add on every core we know: latency 4, two a cycle.
 constexpr int kAccumulatorsForLatency = 8;
 
+// Turns of the loop over k that tiles of several rows take at once: its end costs a tenth where arithmetic is the limit. With
+// one row it is not, and loops may be too short.
+constexpr int kUnrollRows = 2;
+
 int vectors_per_panel(const Machine &machine) { return kPanelBytes / machine.vector_bytes; }
 
 // What the second-level cache delivers at most in the latency of a multiply-add, in panel rows of 64 bytes: 48 bytes a
@@ -32,40 +36,31 @@ int panels_for(const Machine &machine, int gates, int accumulators, int products
 
 // Weights in the first-level cache: bound by latency, or by two loads a cycle, with some to spare.
 Tile first_level_tile(const Machine &machine, int gates, int products = 1) {
-  return {panels_for(machine, gates, kAccumulatorsForLatency + 4, products), 1, false, 1};
+  return {panels_for(machine, gates, kAccumulatorsForLatency + 4, products), 1, false, 1, 1};
 }
 
 // Weights from beyond: as few panels as keep up with the cache, since each is a stream of its own to the prefetcher.
 Tile streaming_tile(const Machine &machine, int gates, int products = 1) {
-  return {panels_for(machine, gates, kPanelRowsFromSecondLevel * vectors_per_panel(machine), products), 1, false, 0};
+  return {panels_for(machine, gates, kPanelRowsFromSecondLevel * vectors_per_panel(machine), products), 1, false, 1, 0};
 }
 
 // Vector registers that a tile needs: its accumulators, the operands or the weights in use, one to spare.
 int registers_of(int weights, int rows) { return weights * rows + std::min(weights, rows) + 1; }
 
-// Many rows: the tile with the fewest loads per multiply-add whose registers suffice.
-Tile many_rows_tile(const Machine &machine, int gates) {
-  Tile best{1, 1, false, 0};
+// Several rows: the tile with the fewest loads a multiply-add whose registers suffice. No panels: there is none.
+Tile rows_tile(const Machine &machine, int gates, int rows) {
+  Tile best{0, rows, false, kUnrollRows, 0};
   double best_loads = 1e9;
   for (bool gate_by_gate : {false, true}) {
     for (int panels : {1, 2, 4}) {
-      for (int rows : {2, 4, 8}) {
-        int weights = panels * vectors_per_panel(machine) * (gate_by_gate ? 1 : gates);
-        int accumulators = weights * rows;
-        if (registers_of(weights, rows) > machine.registers || accumulators < kAccumulatorsForLatency) continue;
-        double loads = double(weights + rows) / accumulators;
-        if (loads < best_loads - 1e-9) best_loads = loads, best = {panels, rows, gate_by_gate, 0};
-      }
+      int weights = panels * vectors_per_panel(machine) * (gate_by_gate ? 1 : gates);
+      int accumulators = weights * rows;
+      if (registers_of(weights, rows) > machine.registers || accumulators < kAccumulatorsForLatency) continue;
+      double loads = double(weights + rows) / accumulators;
+      if (loads < best_loads - 1e-9) best_loads = loads, best.panels = panels, best.gate_by_gate = gate_by_gate;
     }
   }
   return best;
-}
-
-// Two rows, where many_rows_tile takes more: still bound by the weights, so as many panels as the registers hold.
-Tile two_rows_tile(const Machine &machine, int gates) {
-  int panels = 1;
-  while (panels < 4 && registers_of(2 * panels * gates * vectors_per_panel(machine), 2) <= machine.registers) panels *= 2;
-  return {panels, 2, registers_of(panels * gates * vectors_per_panel(machine), 2) > machine.registers, 0};
 }
 
 void schedule_cpu_product(const Tile &tile, Product &product, ProductLoops &s, const Var &tile_loop, int vector) {
@@ -82,14 +77,20 @@ void schedule_cpu_product(const Tile &tile, Product &product, ProductLoops &s, c
       .unroll(s.gate)
       .unroll(s.panel)
       .unroll(s.row);
-  // Rows innermost: a vector of weights is loaded, used for every row, and its register is free again.
+  // Whatever there are fewer of, weights or rows, stays in registers while the others pass.
   auto update = product.func.update();
-  update.split(s.lane, lane_outer, lane_inner, vector);
-  if (tile.gate_by_gate)
-    update.reorder(lane_inner, s.row, lane_outer, s.panel, product.k, s.gate);
-  else
-    update.reorder(lane_inner, s.row, lane_outer, s.gate, s.panel, product.k);
-  update.vectorize(lane_inner).unroll(s.row).unroll(lane_outer).unroll(s.panel).unroll(s.gate);
+  RVar k_outer("ko"), k_inner("ki");
+  update.split(s.lane, lane_outer, lane_inner, vector).split(product.k, k_outer, k_inner, tile.unroll);
+  const int weights = tile.panels * (s.lanes / vector) * (tile.gate_by_gate ? 1 : s.gates);
+  std::vector<Halide::VarOrRVar> order = {lane_inner};
+  if (weights >= tile.rows) order.push_back(s.row);
+  order.push_back(lane_outer);
+  if (!tile.gate_by_gate) order.push_back(s.gate);
+  order.push_back(s.panel);
+  if (weights < tile.rows) order.push_back(s.row);
+  order.insert(order.end(), {k_inner, k_outer});
+  if (tile.gate_by_gate) order.push_back(s.gate);
+  update.reorder(order).vectorize(lane_inner).unroll(s.row).unroll(lane_outer).unroll(s.panel).unroll(s.gate).unroll(k_inner);
 }
 
 void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
@@ -140,7 +141,7 @@ std::vector<Tile> with_remainders(const std::vector<Tile> &wanted) {
   };
   for (const Tile &tile : wanted) {
     add(tile);
-    add({1, tile.rows, tile.gate_by_gate, 0});
+    add({1, tile.rows, tile.gate_by_gate, tile.unroll, 0});
   }
   return all;
 }
@@ -148,9 +149,16 @@ std::vector<Tile> with_remainders(const std::vector<Tile> &wanted) {
 }  // namespace
 
 std::vector<Tile> tiles(const Machine &machine, int gates) {
-  if (machine.gpu) return {{1, 1, false, 0}};  // blocks handle their own remainders
-  return with_remainders({many_rows_tile(machine, gates), two_rows_tile(machine, gates), streaming_tile(machine, gates),
-                          first_level_tile(machine, gates)});
+  if (machine.gpu) return {{1, 1, false, 1, 0}};  // blocks handle their own remainders
+  std::vector<Tile> wanted;
+  for (int rows : {8, 6, 4, 2}) {
+    if (rows == 6 && !wanted.empty()) continue;  // for registers that do not hold 8
+    const Tile tile = rows_tile(machine, gates, rows);
+    if (tile.panels > 0) wanted.push_back(tile);
+  }
+  wanted.push_back(streaming_tile(machine, gates));
+  wanted.push_back(first_level_tile(machine, gates));
+  return with_remainders(wanted);
 }
 
 std::vector<Tile> fused_tiles(const Machine &machine, int gates) {

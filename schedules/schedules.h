@@ -12,11 +12,13 @@ namespace hrnn {
 
 // What one kernel computes jointly: `panels` panels of hidden units x `rows` batch rows, all gates of a panel.
 // gate_by_gate: one pass over k per gate instead of one for all, where all gates' accumulators do not fit the registers.
+// unroll: steps of k in one turn of the loop.
 // cache_level: made for weights that stay in the cache of this level, 0 = wherever they lie. A target's machines differ in
 // their caches, so a schedule makes tiles for each case, and the runtime, which knows the sizes, takes those that apply.
 struct Tile {
   int panels, rows;
   bool gate_by_gate;
+  int unroll;
   int cache_level;
 };
 

@@ -12,13 +12,14 @@ namespace hrnn {
 
 // What one kernel computes jointly: `panels` panels of hidden units x `rows` batch rows, all gates of a panel.
 // gate_by_gate: one pass over k per gate instead of one for all, where all gates' accumulators do not fit the registers.
-// unroll: steps of k in one turn of the loop.
+// unroll: values of k in one turn of the loop. chains: sums of every so many values of k, added at the end, where one sum
+// would wait for itself.
 // cache_level: made for weights that stay in the cache of this level, 0 = wherever they lie. A target's machines differ in
 // their caches, so a schedule makes tiles for each case, and the runtime, which knows the sizes, takes those that apply.
 struct Tile {
   int panels, rows;
   bool gate_by_gate;
-  int unroll;
+  int unroll, chains;
   int cache_level;
 };
 
@@ -31,11 +32,13 @@ std::vector<Tile> tiles(const Machine &machine, int gates);
 std::vector<Tile> fused_tiles(const Machine &machine, int gates);
 
 // The loops of products followed by something pointwise:
-//   product(lane, gate, panel, row) = bias; product += weights * operand over k
+//   product(lane, gate, panel, row, chain) = bias of chain 0; product += weights * operand over the chain's k; what k has more
+//   than a whole number of turns is added to chain 0 by another update, over `rest`
 //   output(lane, ..., panel, row) = f(products, ...)
 struct Product {
   Halide::Func func;
-  Halide::RVar k;
+  Halide::RVar k, rest;
+  Halide::Var chain;
 };
 struct ProductLoops {
   Halide::Func output;                 // the Func whose tiles are computed one after another

@@ -151,10 +151,14 @@ int run_share(const Pass &pass, Share &share, Barrier *barrier) {
   return code;
 }
 
+hrnn_status kernel_failed(const hrnn_plan &plan, int code, hrnn_error *error) {
+  return fail(error, HRNN_DEVICE_ERROR, "a kernel of %s returned error %d", plan.selection.variant, code);
+}
+
 hrnn_status finish(const Pass &pass, int64_t steps, int code, hrnn_error *error) {
   DirectionState &d = pass.state->directions[pass.direction];
   d.current = int((d.current + steps) % 2);
-  return code == 0 ? HRNN_OK : fail(error, HRNN_DEVICE_ERROR, "a kernel of %s returned error %d", pass.plan->selection.variant, code);
+  return code == 0 ? HRNN_OK : kernel_failed(*pass.plan, code, error);
 }
 
 hrnn_status run_direction(const Pass &pass, hrnn_error *error) {
@@ -343,6 +347,35 @@ void keep_other_rows(const Pass &pass, int before) {
          size_t((pass.state->max_batch - batch) * plan.padded() * plan.element));
 }
 
+// ---- One step of live input ---------------------------------------------------------------------------------------
+
+// The call that live input makes, all in order: then everything that run() does besides the kernel is left out, since in a
+// small layer it would take as long.
+bool is_single_step(const hrnn_plan *plan, const hrnn_state *state, const hrnn_run_args *args) {
+  return plan != nullptr && state != nullptr && args != nullptr && args->struct_size == sizeof(hrnn_run_args) &&
+         state->plan == plan && args->time == 1 && args->batch == 1 && state->max_batch == 1 && args->x != nullptr &&
+         args->lengths == nullptr && args->h0 == nullptr && plan->problem.direction == HRNN_FORWARD &&
+         state->directions[0].fused.usable();
+}
+
+// memcpy() for a few rows of 16 bytes and a rest, without a call.
+void copy_row(void *to, const uint8_t *from, size_t bytes) {
+  size_t at = 0;
+  for (; at + 16 <= bytes; at += 16) memcpy(static_cast<uint8_t *>(to) + at, from + at, 16);
+  for (; at < bytes; at += 4) memcpy(static_cast<uint8_t *>(to) + at, from + at, 4);
+}
+
+hrnn_status single_step(const hrnn_plan &plan, hrnn_state &state, const hrnn_run_args &args, hrnn_error *error) {
+  DirectionState &d = state.directions[0];
+  const size_t bytes = size_t(plan.hidden * plan.element);
+  const uint8_t *h = d.h[1 - d.current];
+  const int code = d.fused.run(static_cast<const uint8_t *>(args.x), d.h[d.current], d.h[1 - d.current]);
+  d.current = 1 - d.current;
+  if (args.y != nullptr) copy_row(args.y, h, bytes);
+  if (args.h_n != nullptr) copy_row(args.h_n, h, bytes);
+  return code == 0 ? HRNN_OK : kernel_failed(plan, code, error);
+}
+
 hrnn_status run(const hrnn_plan *plan, hrnn_state *state, const hrnn_run_args *args, bool stream, hrnn_error *error) {
   hrnn_run_args full;
   hrnn_status status = check_args(plan, state, args, stream, &full, error);
@@ -393,6 +426,7 @@ hrnn_status hrnn_plan_run(const hrnn_plan *plan, hrnn_state *state, const hrnn_r
 }
 
 hrnn_status hrnn_stream(const hrnn_plan *plan, hrnn_state *state, const hrnn_run_args *args, hrnn_error *error) {
+  if (is_single_step(plan, state, args)) return single_step(*plan, *state, *args, error);
   return run(plan, state, args, true, error);
 }
 

@@ -55,11 +55,16 @@ class ProductGenerator : public Generator<Self> {
   Expr length(const Expr &extent) const { return inner > 0 ? Expr(static_cast<int>(inner)) : extent; }
 
   Product product(Func weights, Func bias, Func operand, const Expr &length) {
-    Func sum("product");
-    RDom k(0, length, "k");
+    const int block = block_elements(row_by_name(target_row).machine, type());
+    RDom blocks(0, block, 0, length / block, "k"), rest(length / block * block, length % block, "rest");
+    Expr k = blocks.y * block + blocks.x;
+    Func sum("product"), of_block("operand");
+    Var i("i");
+    of_block(i, row) = operand(i, row);
     sum(lane, gate, panel, row) = bias(lane, gate, panel);
-    sum(lane, gate, panel, row) += weights(lane, gate, k, panel) * operand(k, row);
-    return {sum, k.x};
+    sum(lane, gate, panel, row) += weights(lane, gate, k, panel) * of_block(k, row);
+    if (block > 1) sum(lane, gate, panel, row) += weights(lane, gate, rest, panel) * operand(rest, row);
+    return {sum, of_block, blocks.x, blocks.y, rest.x};
   }
 
   // The packed layout is dense and starts on a 64-byte boundary; only the number of panels and k may vary.

@@ -44,8 +44,12 @@ Tile streaming_tile(const Machine &machine, int gates, int products = 1) {
   return {panels_for(machine, gates, kPanelRowsFromSecondLevel * vectors_per_panel(machine), products), 1, false, 1, 0};
 }
 
-// Vector registers that a tile needs: its accumulators, the operands or the weights in use, one to spare.
-int registers_of(int weights, int rows) { return weights * rows + std::min(weights, rows) + 1; }
+// Vector registers that a tile needs: its accumulators, the operands or the weights in use, one to spare. By element: a
+// block of every row's operand, and a panel's row of weights of a gate.
+int registers_of(const Machine &machine, int weights, int rows) {
+  if (machine.by_element) return weights * rows + rows + vectors_per_panel(machine);
+  return weights * rows + std::min(weights, rows) + 1;
+}
 
 // Several rows: the tile with the fewest loads a multiply-add whose registers suffice. No panels: there is none.
 Tile rows_tile(const Machine &machine, int gates, int rows) {
@@ -55,7 +59,7 @@ Tile rows_tile(const Machine &machine, int gates, int rows) {
     for (int panels : {1, 2, 4}) {
       int weights = panels * vectors_per_panel(machine) * (gate_by_gate ? 1 : gates);
       int accumulators = weights * rows;
-      if (registers_of(weights, rows) > machine.registers || accumulators < kAccumulatorsForLatency) continue;
+      if (registers_of(machine, weights, rows) > machine.registers || accumulators < kAccumulatorsForLatency) continue;
       double loads = double(weights + rows) / accumulators;
       if (loads < best_loads - 1e-9) best_loads = loads, best.panels = panels, best.gate_by_gate = gate_by_gate;
     }
@@ -77,20 +81,31 @@ void schedule_cpu_product(const Tile &tile, Product &product, ProductLoops &s, c
       .unroll(s.gate)
       .unroll(s.panel)
       .unroll(s.row);
-  // Whatever there are fewer of, weights or rows, stays in registers while the others pass.
-  auto update = product.func.update();
-  RVar k_outer("ko"), k_inner("ki");
-  update.split(s.lane, lane_outer, lane_inner, vector).split(product.k, k_outer, k_inner, tile.unroll);
+  // Whatever there are fewer of, weights or rows, stays in registers while the others pass. Where the operand is in
+  // registers anyway, a panel's row of weights is loaded at once: in-order cores wait for loads less often.
   const int weights = tile.panels * (s.lanes / vector) * (tile.gate_by_gate ? 1 : s.gates);
-  std::vector<Halide::VarOrRVar> order = {lane_inner};
-  if (weights >= tile.rows) order.push_back(s.row);
-  order.push_back(lane_outer);
-  if (!tile.gate_by_gate) order.push_back(s.gate);
-  order.push_back(s.panel);
-  if (weights < tile.rows) order.push_back(s.row);
-  order.insert(order.end(), {k_inner, k_outer});
-  if (tile.gate_by_gate) order.push_back(s.gate);
-  update.reorder(order).vectorize(lane_inner).unroll(s.row).unroll(lane_outer).unroll(s.panel).unroll(s.gate).unroll(k_inner);
+  const bool by_element = product.func.num_update_definitions() > 1;
+  auto order = [&](Halide::Stage update, const std::vector<RVar> &k) {
+    update.split(s.lane, lane_outer, lane_inner, vector);
+    std::vector<Halide::VarOrRVar> loops = {lane_inner, lane_outer};
+    if (!tile.gate_by_gate) loops.push_back(s.gate);
+    loops.push_back(s.panel);
+    loops.insert(weights < tile.rows ? loops.end() : loops.begin() + (by_element ? 2 : 1), s.row);
+    loops.insert(loops.end(), k.begin(), k.end());
+    if (tile.gate_by_gate) loops.push_back(s.gate);
+    update.reorder(loops).vectorize(lane_inner).unroll(s.row).unroll(lane_outer).unroll(s.panel).unroll(s.gate);
+  };
+  auto update = product.func.update().unroll(product.element);
+  if (!by_element) {
+    RVar k_outer("ko"), k_inner("ki");
+    order(update.split(product.block, k_outer, k_inner, tile.unroll).unroll(k_inner), {product.element, k_inner, k_outer});
+    return;
+  }
+  // A block is loaded as one vector, and its elements are taken from the register. It is as good as unrolling.
+  order(update, {product.element, product.block});
+  order(product.func.update(1), {product.rest});
+  const std::vector<Var> of = product.operand.args();
+  product.operand.compute_at(product.func, product.block).vectorize(of[0]).unroll(of[1]);
 }
 
 void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
@@ -127,7 +142,7 @@ void schedule_gpu(const Machine &machine, ProductLoops &s) {
   s.output.gpu_blocks(panel_outer, s.row).gpu_threads(s.lane, panel_inner);
   for (Product &product : s.products) {
     product.func.compute_at(s.output, s.lane).bound(s.gate, 0, s.gates).unroll(s.gate);
-    product.func.update().reorder(s.gate, product.k).unroll(s.gate);
+    product.func.update().reorder(s.gate, product.element, product.block).unroll(s.gate);
   }
 }
 
@@ -164,6 +179,10 @@ std::vector<Tile> tiles(const Machine &machine, int gates) {
 std::vector<Tile> fused_tiles(const Machine &machine, int gates) {
   if (machine.gpu) return {};  // a step is one launch anyway
   return with_remainders({streaming_tile(machine, gates, 2), first_level_tile(machine, gates, 2)});
+}
+
+int block_elements(const Machine &machine, const Halide::Type &type) {
+  return machine.by_element ? machine.vector_bytes / type.bytes() : 1;
 }
 
 void schedule_product(const Machine &machine, const Tile &tile, ProductLoops loops) {

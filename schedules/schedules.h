@@ -33,10 +33,13 @@ std::vector<Tile> fused_tiles(const Machine &machine, int gates);
 // The loops of products followed by something pointwise:
 //   product(lane, gate, panel, row) = bias; product += weights * operand over k
 //   output(lane, ..., panel, row) = f(products, ...)
+// k runs over blocks of elements; where a block has more than one, `operand` is a block of it, and what is left of k
+// follows in a second update.
 struct Product {
-  Halide::Func func;
-  Halide::RVar k;
+  Halide::Func func, operand;
+  Halide::RVar element, block, rest;
 };
+
 struct ProductLoops {
   Halide::Func output;                 // the Func whose tiles are computed one after another
   std::vector<Product> products;
@@ -44,6 +47,9 @@ struct ProductLoops {
   int lanes, gates;
   bool output_has_gate;
 };
+
+// Elements of k in a block: a vector of them, where multiply-adds take a factor from a vector by its number.
+int block_elements(const Machine &machine, const Halide::Type &type);
 
 void schedule_product(const Machine &machine, const Tile &tile, ProductLoops loops);
 

@@ -93,7 +93,9 @@ void schedule_cpu_product(const Tile &tile, Product &product, ProductLoops &s, c
     loops.insert(weights < tile.rows ? loops.end() : loops.begin() + (by_element ? 2 : 1), s.row);
     loops.insert(loops.end(), k.begin(), k.end());
     if (tile.gate_by_gate) loops.push_back(s.gate);
-    update.reorder(loops).vectorize(lane_inner).unroll(s.row).unroll(lane_outer).unroll(s.panel).unroll(s.gate);
+    update.reorder(loops).vectorize(lane_inner).unroll(s.row).unroll(lane_outer).unroll(s.panel);
+    // Gate by gate is a loop: sums of gates before lie in memory, where the compiler would not put all of them by itself.
+    if (!tile.gate_by_gate) update.unroll(s.gate);
   };
   auto update = product.func.update().unroll(product.element);
   if (!by_element) {

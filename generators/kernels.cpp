@@ -62,23 +62,21 @@ class ProductGenerator : public Generator<Self> {
   };
 
   Sum product(Func weights, Func bias, Func operand, const Expr &length) {
-    Func part("product"), value("sum");
-    Var chain("chain");
-    const int n = chains;
-    RDom k(0, length / n, "k"), rest(0, length % n, "rest");
-    auto add = [&](const Expr &chain, const Expr &at) {
-      part(lane, gate, panel, row, chain) += weights(lane, gate, at, panel) * operand(at, row);
-    };
-    Expr none = cast(type(), 0);
-    part(lane, gate, panel, row, chain) = n == 1 ? bias(lane, gate, panel) : select(chain == 0, bias(lane, gate, panel), none);
-    add(chain, k * n + chain);
-    if (n > 1) add(0, length / n * n + rest);
+    const int block = block_elements(row_by_name(target_row).machine, type()), turn = block * chains;
+    Func part("product"), of_block("operand"), value("sum");
+    Var chain("chain"), i("i");
+    RDom k(0, block, 0, length / turn, "k"), rest(length / turn * turn, length % turn, "rest");
+    Expr at = (k.y * static_cast<int>(chains) + chain) * block + k.x, none = cast(type(), 0);
+    of_block(i, row) = operand(i, row);
+    part(lane, gate, panel, row, chain) = chains == 1 ? bias(lane, gate, panel) : select(chain == 0, bias(lane, gate, panel), none);
+    part(lane, gate, panel, row, chain) += weights(lane, gate, at, panel) * of_block(at, row);
+    if (turn > 1) part(lane, gate, panel, row, 0) += weights(lane, gate, rest, panel) * operand(rest, row);
     std::vector<Expr> sums;
-    for (int i = 0; i < n; i++) sums.push_back(part(lane, gate, panel, row, i));
-    for (int half = n / 2; half > 0; half /= 2)
-      for (int i = 0; i < half; i++) sums[i] += sums[i + half];
+    for (int c = 0; c < chains; c++) sums.push_back(part(lane, gate, panel, row, c));
+    for (int half = chains / 2; half > 0; half /= 2)
+      for (int c = 0; c < half; c++) sums[c] += sums[c + half];
     value(lane, gate, panel, row) = sums[0];
-    return {{part, k.x, rest.x, chain}, value};
+    return {{part, of_block, k.x, k.y, rest.x, chain}, value};
   }
 
   // The packed layout is dense and starts on a 64-byte boundary; only the number of panels and k may vary.

@@ -38,7 +38,7 @@ Tile one_row_tile(const Machine &machine, int gates, int products, int accumulat
     return now < accumulators && 2 * now * products + 2 <= machine.registers;
   };
   while (tile.panels < most_panels && wants_more()) tile.panels *= 2;
-  while (tile.chains < most_chains && wants_more()) tile.chains *= 2;
+  while (tile.chains < most_chains && !machine.by_element && wants_more()) tile.chains *= 2;
   return tile;
 }
 
@@ -54,8 +54,12 @@ Tile streaming_tile(const Machine &machine, int gates, int products) {
   return one_row_tile(machine, gates, products, kPanelRowsFromSecondLevel * vectors_per_panel(machine), kMostPanels, 1, 0);
 }
 
-// Vector registers that a tile needs: its accumulators, the operands or the weights in use, one to spare.
-int registers_of(int weights, int rows) { return weights * rows + std::min(weights, rows) + 1; }
+// Vector registers that a tile needs: its accumulators, the operands or the weights in use, one to spare. By element: a
+// block of every row's operand, and a panel's row of weights of a gate.
+int registers_of(const Machine &machine, int weights, int rows) {
+  if (machine.by_element) return weights * rows + rows + vectors_per_panel(machine);
+  return weights * rows + std::min(weights, rows) + 1;
+}
 
 // Several rows: the tile with the fewest loads a multiply-add whose registers suffice. No panels: there is none.
 Tile rows_tile(const Machine &machine, int gates, int rows) {
@@ -65,7 +69,7 @@ Tile rows_tile(const Machine &machine, int gates, int rows) {
     for (int panels : {1, 2, 3, 4}) {
       int weights = panels * vectors_per_panel(machine) * (gate_by_gate ? 1 : gates);
       int accumulators = weights * rows;
-      if (registers_of(weights, rows) > machine.registers || accumulators < kAccumulatorsForLatency) continue;
+      if (registers_of(machine, weights, rows) > machine.registers || accumulators < kAccumulatorsForLatency) continue;
       double loads = double(weights + rows) / accumulators;
       if (loads < best_loads - 1e-9) best_loads = loads, best.panels = panels, best.gate_by_gate = gate_by_gate;
     }
@@ -73,7 +77,7 @@ Tile rows_tile(const Machine &machine, int gates, int rows) {
   return best;
 }
 
-void schedule_cpu_product(const Tile &tile, Product &product, ProductLoops &s, const Var &tile_loop, int vector) {
+void schedule_cpu_product(const Machine &machine, const Tile &tile, Product &product, ProductLoops &s, const Var &tile_loop, int vector) {
   product.func.compute_at(s.output, tile_loop)
       .bound(s.lane, 0, s.lanes)
       .bound(s.gate, 0, s.gates)
@@ -89,25 +93,34 @@ void schedule_cpu_product(const Tile &tile, Product &product, ProductLoops &s, c
       .unroll(s.panel)
       .unroll(s.row)
       .unroll(product.chain);
-  // Whatever there are fewer of, weights or rows, stays in registers while the others pass.
+  // Whatever there are fewer of, weights or rows, stays in registers while the others pass. Where the operand is in
+  // registers anyway, a panel's row of weights is loaded at once: in-order cores wait for loads less often.
+  const bool by_element = machine.by_element;
   const int weights = tile.panels * (s.lanes / vector) * (tile.gate_by_gate ? 1 : s.gates);
-  auto schedule_update = [&](Halide::Stage update, const std::vector<Halide::VarOrRVar> &outer) {
-    std::vector<Halide::VarOrRVar> order = {lane_inner};
-    if (weights >= tile.rows) order.push_back(s.row);
-    order.push_back(lane_outer);
-    if (!tile.gate_by_gate) order.push_back(s.gate);
-    order.push_back(s.panel);
-    if (weights < tile.rows) order.push_back(s.row);
-    order.insert(order.end(), outer.begin(), outer.end());
-    if (tile.gate_by_gate) order.push_back(s.gate);
-    update.split(s.lane, lane_outer, lane_inner, vector).reorder(order).vectorize(lane_inner);
-    update.unroll(s.row).unroll(lane_outer).unroll(s.panel).unroll(s.gate);
+  auto order = [&](Halide::Stage update, const std::vector<Halide::VarOrRVar> &k) {
+    std::vector<Halide::VarOrRVar> loops = {lane_inner, lane_outer};
+    if (!tile.gate_by_gate) loops.push_back(s.gate);
+    loops.push_back(s.panel);
+    loops.insert(weights < tile.rows ? loops.end() : loops.begin() + (by_element ? 2 : 1), s.row);
+    loops.insert(loops.end(), k.begin(), k.end());
+    if (tile.gate_by_gate) loops.push_back(s.gate);
+    update.split(s.lane, lane_outer, lane_inner, vector).reorder(loops).vectorize(lane_inner);
+    update.unroll(s.row).unroll(lane_outer).unroll(s.panel);
+    // Gate by gate is a loop: sums of gates before lie in memory, where the compiler would not put all of them by itself.
+    if (!tile.gate_by_gate) update.unroll(s.gate);
   };
-  RVar k_outer("ko"), k_inner("ki");
-  auto update = product.func.update(0);
-  update.split(product.k, k_outer, k_inner, tile.unroll).unroll(k_inner).unroll(product.chain);
-  schedule_update(update, {product.chain, k_inner, k_outer});
-  if (tile.chains > 1) schedule_update(product.func.update(1), {product.rest});
+  auto update = product.func.update(0).unroll(product.element).unroll(product.chain);
+  if (by_element) {
+    // A block is loaded as one vector, and its elements are taken from the register. It is as good as unrolling.
+    order(update, {product.chain, product.element, product.block});
+    const std::vector<Var> of = product.operand.args();
+    product.operand.compute_at(product.func, product.block).vectorize(of[0]).unroll(of[1]);
+  } else {
+    RVar k_outer("ko"), k_inner("ki");
+    update.split(product.block, k_outer, k_inner, tile.unroll).unroll(k_inner);
+    order(update, {product.chain, product.element, k_inner, k_outer});
+  }
+  if (product.func.num_update_definitions() > 1) order(product.func.update(1), {product.rest});
 }
 
 void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
@@ -127,7 +140,7 @@ void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
   }
   s.output.vectorize(s.lane, vector).unroll(s.lane).unroll(panel_inner).unroll(row_inner);
 
-  for (Product &product : s.products) schedule_cpu_product(tile, product, s, row_outer, vector);
+  for (Product &product : s.products) schedule_cpu_product(machine, tile, product, s, row_outer, vector);
 }
 
 // One thread a hidden unit and row; a block covers `threads` units of one row. Every thread runs its own product, its
@@ -144,7 +157,7 @@ void schedule_gpu(const Machine &machine, ProductLoops &s) {
   s.output.gpu_blocks(panel_outer, s.row).gpu_threads(s.lane, panel_inner);
   for (Product &product : s.products) {
     product.func.compute_at(s.output, s.lane).bound(s.gate, 0, s.gates).bound(product.chain, 0, 1).unroll(s.gate);
-    product.func.update().reorder(s.gate, product.k).unroll(s.gate);
+    product.func.update().reorder(s.gate, product.element, product.block).unroll(s.gate);
   }
 }
 
@@ -183,6 +196,10 @@ std::vector<Tile> fused_tiles(const Machine &machine, int gates) {
   std::vector<Tile> wanted = {streaming_tile(machine, gates, 2)};
   add_first_level_tiles(machine, gates, 2, kMostChains, &wanted);
   return with_remainders(wanted);
+}
+
+int block_elements(const Machine &machine, const Halide::Type &type) {
+  return machine.by_element ? machine.vector_bytes / type.bytes() : 1;
 }
 
 void schedule_product(const Machine &machine, const Tile &tile, ProductLoops loops) {

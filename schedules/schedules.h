@@ -32,14 +32,16 @@ std::vector<Tile> tiles(const Machine &machine, int gates);
 std::vector<Tile> fused_tiles(const Machine &machine, int gates);
 
 // The loops of products followed by something pointwise:
-//   product(lane, gate, panel, row, chain) = bias of chain 0; product += weights * operand over the chain's k; what k has more
-//   than a whole number of turns is added to chain 0 by another update, over `rest`
+//   product(lane, gate, panel, row, chain) = bias of chain 0; product += weights * operand over the chain's k
 //   output(lane, ..., panel, row) = f(products, ...)
+// k runs over blocks of elements, of each chain in turn; where there is more than one of either, what is left of k follows
+// in a second update. `operand` is a block of it.
 struct Product {
-  Halide::Func func;
-  Halide::RVar k, rest;
+  Halide::Func func, operand;
+  Halide::RVar element, block, rest;
   Halide::Var chain;
 };
+
 struct ProductLoops {
   Halide::Func output;                 // the Func whose tiles are computed one after another
   std::vector<Product> products;
@@ -47,6 +49,9 @@ struct ProductLoops {
   int lanes, gates;
   bool output_has_gate;
 };
+
+// Elements of k in a block: a vector of them, where multiply-adds take a factor from a vector by its number.
+int block_elements(const Machine &machine, const Halide::Type &type);
 
 void schedule_product(const Machine &machine, const Tile &tile, ProductLoops loops);
 

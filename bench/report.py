@@ -373,7 +373,9 @@ def plots(r):
 
 
 def cpu_line(r):
-    return f"{r.key['cpu']}; " + ", ".join(r.key["peers"].values())
+    sizes = [(size / 1024, "KiB") if size < 1 << 20 else (size / 1048576, "MiB") for size in r.limits.get("cache_bytes", []) if size]
+    caches = "".join(f", L{level} {size:.0f} {unit}" for level, (size, unit) in enumerate(sizes, 1))
+    return f"{r.key['cpu']}{caches}; " + ", ".join(r.key["peers"].values())
 
 
 def explanation(r):

@@ -117,11 +117,12 @@ class ModelWork : public Workload {
 // ---- What comes out ----
 
 Json limits_json(const Limits &limits) {
-  Json json = {{"gflops", Json::object()}, {"int8", nullptr}, {"read", Json::array()}, {"flag_ns", nullptr}};
+  Json json = {{"cache_bytes", {cache_bytes(1), cache_bytes(2), cache_bytes(3)}}, {"gflops", Json::object()}, {"int8", nullptr}, {"read", Json::array()}, {"flag_ns", nullptr}};
   for (const Limits::Peak &peak : limits.multiply_add) json["gflops"][peak.isa] = peak.giga;
   if (limits.int8) json["int8"] = {{"isa", limits.int8->isa}, {"gops", limits.int8->giga}};
   for (const Limits::Read &read : limits.read) json["read"].push_back({{"level", read.level}, {"bytes", read.bytes}, {"gbs", read.gbs}});
   if (limits.flag_ns) json["flag_ns"] = *limits.flag_ns;
+  json["call_ns"] = measure_call_ns();
   return json;
 }
 
@@ -131,6 +132,7 @@ void print_limits(const Limits &limits) {
   for (const Limits::Read &read : limits.read)
     fmt::print("read          {:12} {:8.1f} GB/s     ({} KiB)\n", read.level, read.gbs, read.bytes / 1024);
   if (limits.flag_ns) fmt::print("flag          {:12} {:8.1f} ns       (until another core sees it)\n", "2 threads", *limits.flag_ns);
+  fmt::print("call          {:12} {:8.1f} ns       (of hrnn_stream, without a step)\n", "", measure_call_ns());
 }
 
 Json result_json(const std::string &name, const std::string &what, const Workload &work, const char *unit, const Figures &f) {

@@ -202,4 +202,12 @@ void Layer::check(hrnn_status status) const {
   if (status != HRNN_OK) throw std::runtime_error(problem_.text + ": " + error_.message);
 }
 
+double measure_call_ns() {
+  Layer layer(parse_problem("gru:lbr:i16h16:b1:t1:fwd:f32"), "", 1);
+  layer.set_time(0);
+  std::vector<double> times;
+  for (int i = 0; i < 15; i++) times.push_back(burst(Clock::kThread, [&] { layer.run(); }) * 1e3);
+  return median(times);
+}
+
 }  // namespace hrnn

@@ -24,6 +24,8 @@ class Layer : public Workload {
   // x, y (of the last run).
   void write(const std::string &directory) const;
 
+  void set_time(int64_t time) { args_.time = time; }  // of one layer's runs from here on
+
   const Problem &problem() const { return problem_; }
   const std::vector<int32_t> &lengths() const { return lengths_; }  // empty: all as long as they can be
 
@@ -51,5 +53,8 @@ class Layer : public Workload {
   std::unique_ptr<hrnn_session, Deleter> session_;
   hrnn_tensor input_ = {}, output_ = {};
 };
+
+// Nanoseconds of a call of hrnn_stream that has no step to do.
+double measure_call_ns();
 
 }  // namespace hrnn

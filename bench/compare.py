@@ -9,7 +9,8 @@ The share of the limit is the time that a step would take at the cores' own limi
 multiply-adds at the peak rate of the instruction set, weights read at the bandwidth of a buffer of their size. It can
 pass 100 % where a large buffer is read slower than the weights are.
 
-A run that is cut short, or stops after --budget, goes on where it was when it is started again.
+A run that is cut short, or stops after --budget, goes on where it was when it is started again; what other programs
+disturbed is measured again then.
 """
 
 import argparse
@@ -31,7 +32,7 @@ import onnx
 PROBLEMS = pathlib.Path(__file__).parent / "problems"
 GRID = ["stream", "sequence", "small_batch", "batch", "rnn", "parallel", "ragged", "reset", "workloads"]
 TOLERANCE = 1e-5
-DISTURBED = 0.2  # where half of hrnn's turns lie further apart than this share of the median, the turns are taken again
+DISTURBED = 0.05  # where other programs take more of the cores than this share, turns are taken again
 POOL_SECONDS = 0.02  # a pool of threads spins for so long before it sleeps
 MORE_TO_DO = 3  # exit status when the budget is used up
 
@@ -164,9 +165,33 @@ class Table:
             time.sleep(POOL_SECONDS)
         return program.ask("burst")
 
+    def programs(self):
+        return [self.hrnn, *self.peers.values()]
+
     def close(self):
-        for program in [self.hrnn, *self.peers.values()]:
+        for program in self.programs():
             program.close()
+
+
+class Others:
+    """The share of the cores' time that goes to programs that are none of ours."""
+
+    def __init__(self, table):
+        self.table, self.begin = table, time.perf_counter()
+        self.busy, self.own = self.look()
+
+    def look(self):
+        names = {f"cpu{core}" for core in self.table.cores}
+        lines = [line.split() for line in pathlib.Path("/proc/stat").read_text().splitlines()]
+        busy = sum(sum(map(int, line[1:9])) - int(line[4]) - int(line[5]) for line in lines if line[0] in names)
+        pids = [os.getpid(), *(program.process.pid for program in self.table.programs())]
+        fields = [pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in pids]
+        return busy, sum(int(field[11]) + int(field[12]) for field in fields)
+
+    def share(self):
+        busy, own = self.look()
+        ticks = (time.perf_counter() - self.begin) * os.sysconf("SC_CLK_TCK") * len(self.table.cores)
+        return max(0.0, (busy - self.busy - (own - self.own)) / ticks)
 
 
 def measure(table, problem, directory, seconds):
@@ -174,13 +199,15 @@ def measure(table, problem, directory, seconds):
     write_model(layer, directory)
     answers = table.open(layer, directory)
     rows = []
-    while len(rows) < 3 and (not rows or spread(rows[-1]) > DISTURBED):
-        rows.append(take_turns(table, layer, answers, seconds))
-    return min(rows, key=spread)
+    while len(rows) < 3 and (not rows or disturbed(rows[-1])):
+        others = Others(table)
+        row = take_turns(table, layer, answers, seconds)
+        rows.append({**row, "others": others.share()})
+    return min(rows, key=lambda row: row["others"])
 
 
-def spread(row):
-    return (row["quartiles"][1] - row["quartiles"][0]) / row["us"]
+def disturbed(row):
+    return row["others"] > DISTURBED
 
 
 def take_turns(table, layer, answers, seconds):
@@ -268,7 +295,8 @@ def print_row(row, versions):
     name = f" ({row['name']})" if row["name"] else ""
     print(
         f"{row['problem']}{name}, threads {row['threads']}: {number(row['us'])} us, {100 * row['share']:.0f} % of the limit; "
-        + ", ".join(ratios),
+        + ", ".join(ratios)
+        + (f" (disturbed: other programs took {100 * row['others']:.0f} % of the cores)" if disturbed(row) else ""),
         flush=True,
     )
 
@@ -307,6 +335,7 @@ def main():
     for path in files:
         to = args.results / f"{path.stem}.json"
         report = stored(to, key)
+        report["rows"] = [row for row in report["rows"] if not disturbed(row)]
         done = {(row["problem"], row["threads"]) for row in report["rows"]}
         for name, descriptor, threads in read_problems(path):
             if threads > len(args.cores):

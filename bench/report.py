@@ -268,7 +268,7 @@ def goals_table(found):
 COLORS = {"hrnn": "#c2410c", "onnxruntime": "#2563eb", "onednn": "#0f766e", "openvino": "#7c3aed", "pytorch": "#6b7280"}
 
 
-def plot_svg(draw, width=6.2, height=4.2):
+def plot_svg(draw, width=5.2, height=3.7):
     import matplotlib
 
     matplotlib.use("svg")
@@ -289,6 +289,8 @@ def plot_svg(draw, width=6.2, height=4.2):
 
 def draw_lines(axes, r, rows, x, scale, label, ticks_label):
     """Time against a size: hrnn, its limit, the peers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
     rows = sorted(rows, key=lambda row: row[x])
     sizes = [row[x] for row in rows]
     for peer in r.peers:
@@ -301,9 +303,12 @@ def draw_lines(axes, r, rows, x, scale, label, ticks_label):
     axes.set_yscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes], rotation=45 if len(sizes) > 8 else 0)
     axes.minorticks_off()
+    bottom, top = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if top / bottom < 300 else (1,), numticks=20))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel(ticks_label)
     axes.set_ylabel(label)
-    axes.legend()
+    axes.legend(fontsize=9)
 
 
 def draw_roofline(axes, r, rows):
@@ -313,7 +318,8 @@ def draw_roofline(axes, r, rows):
     for level in r.limits["read"]:
         gbs, knee = level["gbs"], peak / level["gbs"]
         axes.plot([bottom, knee, top], [bottom * gbs, peak, peak], linewidth=1, color="#9ca3af")
-        axes.annotate(level["level"], (bottom, bottom * gbs), textcoords="offset points", xytext=(3, 4), fontsize=9, color="#4b5563")
+        axes.annotate(level["level"], (bottom, bottom * gbs), textcoords="offset points", xytext=(-3, 0), ha="right", va="center",
+                      fontsize=9, color="#4b5563")
     axes.annotate(f"{peak:.0f} GFLOP/s", (top, peak), textcoords="offset points", xytext=(-2, 4), ha="right", fontsize=9, color="#4b5563")
 
     def points(us):
@@ -333,8 +339,9 @@ def draw_roofline(axes, r, rows):
     axes.set_xlim(bottom, top)
     axes.set_ylim(bottom=1)
     axes.set_xlabel("operations for each byte of weights read in a step")
-    axes.set_ylabel("GFLOP/s")
-    axes.legend(loc="lower right")
+    axes.set_ylabel("GFLOP/s", labelpad=14)
+    axes.tick_params(axis="y", pad=22)
+    axes.legend(loc="lower right", fontsize=9)
 
 
 def plots(r):

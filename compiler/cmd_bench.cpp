@@ -65,9 +65,10 @@ class ModelWork : public Workload {
       const hrnn_tensor &tensor = tensors[i];
       const DataType type = data_type_of(tensor.dtype);
       if (!is_float(type)) {
-        throw ModelError(fmt::format("{}: input '{}' is {}: such values mean something and cannot be made up; give the arrays "
-                                     "with --inputs FILE.npz",
-                                     path_, infos[i].name, dtype_name(tensor.dtype)));
+        throw ModelError(
+            fmt::format("{}: input '{}' is {}: such values mean something and cannot be made up; give the arrays "
+                        "with --inputs FILE.npz",
+                        path_, infos[i].name, dtype_name(tensor.dtype)));
       }
       Constant array = make_constant(type, {tensor.dims, tensor.dims + tensor.rank});
       for (int64_t k = 0; k < array.elements(); ++k) array.set(k, uniform(random));
@@ -100,7 +101,8 @@ class ModelWork : public Workload {
         return;
       }
       const int64_t gates = layer->cell == "rnn" ? 1 : 3;
-      const LayerSize size{gates, layer->input_size, layer->hidden_size, *batch, layer->directions(), double(*time), *time == 1};
+      const LayerSize size{gates,         layer->input_size, layer->hidden_size, *batch, layer->directions(),
+                           double(*time), *time == 1};
       costs_.push_back(layer_cost(size, threads_));
     }
   }
@@ -117,25 +119,33 @@ class ModelWork : public Workload {
 // ---- What comes out ----
 
 Json limits_json(const Limits &limits) {
-  Json json = {{"cache_bytes", {cache_bytes(1), cache_bytes(2), cache_bytes(3)}}, {"gflops", Json::object()}, {"int8", nullptr}, {"read", Json::array()}, {"flag_ns", nullptr}};
+  Json json = {{"cache_bytes", {cache_bytes(1), cache_bytes(2), cache_bytes(3)}},
+               {"gflops", Json::object()},
+               {"int8", nullptr},
+               {"read", Json::array()},
+               {"flag_ns", nullptr}};
   for (const Limits::Peak &peak : limits.multiply_add) json["gflops"][peak.isa] = peak.giga;
   if (limits.int8) json["int8"] = {{"isa", limits.int8->isa}, {"gops", limits.int8->giga}};
-  for (const Limits::Read &read : limits.read) json["read"].push_back({{"level", read.level}, {"bytes", read.bytes}, {"gbs", read.gbs}});
+  for (const Limits::Read &read : limits.read)
+    json["read"].push_back({{"level", read.level}, {"bytes", read.bytes}, {"gbs", read.gbs}});
   if (limits.flag_ns) json["flag_ns"] = *limits.flag_ns;
   json["call_ns"] = measure_call_ns();
   return json;
 }
 
 void print_limits(const Limits &limits) {
-  for (const Limits::Peak &peak : limits.multiply_add) fmt::print("multiply-add  {:12} {:8.1f} GFLOP/s\n", peak.isa, peak.giga);
+  for (const Limits::Peak &peak : limits.multiply_add)
+    fmt::print("multiply-add  {:12} {:8.1f} GFLOP/s\n", peak.isa, peak.giga);
   if (limits.int8) fmt::print("int8          {:12} {:8.1f} GOP/s\n", limits.int8->isa, limits.int8->giga);
   for (const Limits::Read &read : limits.read)
     fmt::print("read          {:12} {:8.1f} GB/s     ({} KiB)\n", read.level, read.gbs, read.bytes / 1024);
-  if (limits.flag_ns) fmt::print("flag          {:12} {:8.1f} ns       (until another core sees it)\n", "2 threads", *limits.flag_ns);
+  if (limits.flag_ns)
+    fmt::print("flag          {:12} {:8.1f} ns       (until another core sees it)\n", "2 threads", *limits.flag_ns);
   fmt::print("call          {:12} {:8.1f} ns       (of hrnn_stream, without a step)\n", "", measure_call_ns());
 }
 
-Json result_json(const std::string &name, const std::string &what, const Workload &work, const char *unit, const Figures &f) {
+Json result_json(const std::string &name, const std::string &what, const Workload &work, const char *unit,
+                 const Figures &f) {
   Json json = {{"name", name}, {"of", what}, {"variant", work.variant()}, {"threads", work.threads()}, {"unit", unit}};
   json.update({{"us", f.us}, {"us_p10", f.fast}, {"us_p90", f.slow}, {"limit_us", nullptr}, {"share", nullptr}});
   if (!work.costs().empty()) json["limit_us"] = f.floor, json["share"] = f.floor / f.us;
@@ -173,7 +183,9 @@ void measure(const Options &options) {
   if (!options.json) {
     print_limits(limits);
     if (!work.empty())
-      fmt::print("\n| what | variant | of a | us | 80 % lie in | limit us | share of limit |\n|---|---|---|--:|--:|--:|--:|\n");
+      fmt::print(
+          "\n| what | variant | of a | us | 80 % lie in | limit us | share of limit "
+          "|\n|---|---|---|--:|--:|--:|--:|\n");
   }
   size_t next_model = 0;
   for (const auto &[argument, problems] : work) {
@@ -206,7 +218,8 @@ void serve(const std::string &variant) {
     if (command == "limits") {
       answer = limits_json(measure_limits());
     } else if (command == "read") {
-      for (const Problem &problem : read_problems({argument})) answer.push_back({{"name", problem.name}, {"problem", problem.text}});
+      for (const Problem &problem : read_problems({argument}))
+        answer.push_back({{"name", problem.name}, {"problem", problem.text}});
     } else if (command == "problem" && !directory.empty()) {
       measurement.reset();
       layer = std::make_unique<Layer>(parse_problem(argument), variant, threads);
@@ -215,13 +228,20 @@ void serve(const std::string &variant) {
       const Problem &p = layer->problem();
       double flops = 0;
       for (const Cost &cost : layer->costs()) flops += cost.total_flops(threads) / layer->steps();
-      answer = {{"variant", layer->variant()}, {"cell", p.cell},
-                {"directions", p.directions()}, {"layers", p.layers},
-                {"input", p.input}, {"hidden", p.hidden},
-                {"batch", p.batch}, {"time", p.time},
-                {"steps", p.steps()}, {"lengths", layer->lengths()},
-                {"reverse", p.direction == HRNN_REVERSE}, {"streaming", p.streaming()},
-                {"threads", threads}, {"flops", flops},
+      answer = {{"variant", layer->variant()},
+                {"cell", p.cell},
+                {"directions", p.directions()},
+                {"layers", p.layers},
+                {"input", p.input},
+                {"hidden", p.hidden},
+                {"batch", p.batch},
+                {"time", p.time},
+                {"steps", p.steps()},
+                {"lengths", layer->lengths()},
+                {"reverse", p.direction == HRNN_REVERSE},
+                {"streaming", p.streaming()},
+                {"threads", threads},
+                {"flops", flops},
                 {"held_in", cache_holding(layer->costs().front().bytes)}};
     } else if (command == "burst" && measurement) {
       const Figures f = measurement->burst();
@@ -243,18 +263,23 @@ void bench(const Options &options) {
 }  // namespace
 
 void add_bench(CLI::App &app) {
-  CLI::App *command = app.add_subcommand("bench", "Measure models and recurrent layers as a share of what this machine can do");
+  CLI::App *command =
+      app.add_subcommand("bench", "Measure models and recurrent layers as a share of what this machine can do");
   auto options = std::make_shared<Options>();
-  command->add_option("MODEL|PROBLEM", options->arguments,
-                      "Model files (.onnx), descriptors of layers such as gru:lbr:i64h64:b1:t100:fwd:f32, files of those");
+  command->add_option(
+      "MODEL|PROBLEM", options->arguments,
+      "Model files (.onnx), descriptors of layers such as gru:lbr:i64h64:b1:t100:fwd:f32, files of those");
   command->add_option("--variant", options->variant,
                       "Use this instruction set or kernel variant instead of choosing (see hrnn kernels)");
   command->add_option("--threads", options->threads, "Threads for whole sequences of large layers")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
   command->add_option("--dim", options->dims, "NAME=SIZE of a model's dynamic dimension (others are 1)");
-  command->add_option("--inputs", options->inputs, "Arrays for a model instead of random ones (.npz)")->excludes("--dim");
-  command->add_option("--rounds", options->rounds, "Bursts of each")->check(CLI::Range(1, 100000))->capture_default_str();
+  command->add_option("--inputs", options->inputs, "Arrays for a model instead of random ones (.npz)")
+      ->excludes("--dim");
+  command->add_option("--rounds", options->rounds, "Bursts of each")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
   command->add_flag("--limits", options->limits, "Print the limits, whether there is anything to measure or not");
   add_extract(command, &options->extract);
   command->add_flag("--json", options->json, "Print JSON");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Timing on machines that are not quiet: short bursts that the caller repeats, in turns with whatever is compared, so that
-// what slows one slows all. Shared with the programs that measure other engines (bench/peers): it needs nothing.
+// Timing on machines that are not quiet: short bursts that the caller repeats, in turns with whatever is compared, so
+// that what slows one slows all. Shared with the programs that measure other engines (bench/peers): it needs nothing.
 #pragma once
 #include <algorithm>
 #include <ctime>

@@ -109,7 +109,7 @@ Layer::Layer(const Problem &problem, const std::string &variant, uint32_t thread
   threads_ = threads;
   for (int layer = 0; layer < problem.layers; layer++) {
     const LayerSize size{problem.gates, problem.layer_input(layer), problem.hidden, problem.batch, problem.directions(),
-                         steps_, problem.streaming()};
+                         steps_,        problem.streaming()};
     costs_.push_back(layer_cost(size, threads));
   }
 

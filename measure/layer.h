@@ -20,8 +20,8 @@ class Layer : public Workload {
   void run() override;
   void reset() override;
 
-  // The arrays as files of plain floats, for other programs to do the same with: w, r and b (of one layer after the other),
-  // x, y (of the last run).
+  // The arrays as files of plain floats, for other programs to do the same with: w, r and b (of one layer after the
+  // other), x, y (of the last run).
   void write(const std::string &directory) const;
 
   void set_time(int64_t time) { args_.time = time; }  // of one layer's runs from here on

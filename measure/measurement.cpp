@@ -6,7 +6,8 @@
 namespace hrnn {
 
 Cost layer_cost(const LayerSize &size, uint32_t threads) {
-  const int64_t at_once = std::min<int64_t>(size.directions, threads), shares = std::max<int64_t>(threads / size.directions, 1);
+  const int64_t at_once = std::min<int64_t>(size.directions, threads),
+                shares = std::max<int64_t>(threads / size.directions, 1);
   const double input = double(size.gates * size.hidden) * double(size.input) / double(shares);
   const double state = double(size.gates * size.hidden) * double(size.hidden) / double(shares);
   Cost cost{};
@@ -19,7 +20,8 @@ Cost layer_cost(const LayerSize &size, uint32_t threads) {
 
 Measurement::Measurement(Workload &work) : work_(work), kernels_(limit_kernels_for(work.variant())) {
   for (const Cost &cost : work.costs()) {
-    const bool known = std::any_of(weights_.begin(), weights_.end(), [&](const auto &buffer) { return buffer->holds(cost.bytes); });
+    const bool known =
+        std::any_of(weights_.begin(), weights_.end(), [&](const auto &buffer) { return buffer->holds(cost.bytes); });
     if (!known) weights_.push_back(std::make_unique<ReadBuffer>(cost.bytes));
   }
   work.run();

@@ -54,11 +54,11 @@ class Workload {
 };
 
 struct Figures {
-  double us;            // of a step
-  double gflops;        // of multiply-adds with the variant's instructions, of all threads
-  double gbs;           // of reading as many bytes as the first cost says, of one thread
-  double floor;         // us that a step takes at the limits
-  double fast, slow;    // what a tenth of the bursts were faster, and a tenth slower than
+  double us;          // of a step
+  double gflops;      // of multiply-adds with the variant's instructions, of all threads
+  double gbs;         // of reading as many bytes as the first cost says, of one thread
+  double floor;       // us that a step takes at the limits
+  double fast, slow;  // what a tenth of the bursts were faster, and a tenth slower than
 };
 
 class Measurement {

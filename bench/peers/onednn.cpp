@@ -22,7 +22,8 @@ class OneDnn : public peer::Engine {
   explicit OneDnn(const peer::Layer &layer) : l_(layer), engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {
     if (l_.ragged) throw peer::Refused("it has no lengths");
     if (l_.layers > 1 && l_.input != l_.hidden) throw peer::Refused("its layers all take as many inputs");
-    if (l_.layers > 1 && l_.directions > 1) throw peer::Refused("one primitive has no bidirectional layers over another");
+    if (l_.layers > 1 && l_.directions > 1)
+      throw peer::Refused("one primitive has no bidirectional layers over another");
     omp_set_num_threads(l_.threads);
     if (l_.cell == "rnn")
       make<dnnl::vanilla_rnn_forward>(1, dnnl::algorithm::eltwise_tanh);
@@ -51,13 +52,14 @@ class OneDnn : public peer::Engine {
     const auto b = dense(bias, memory::format_tag::ldgo);
     // The state of a whole sequence begins with zeros and is not asked for.
     const auto s = l_.streaming ? dense(state, memory::format_tag::ldnc) : memory::desc();
-    const auto direction = D == 2      ? dnnl::rnn_direction::bidirectional_concat
+    const auto direction = D == 2       ? dnnl::rnn_direction::bidirectional_concat
                            : l_.reverse ? dnnl::rnn_direction::unidirectional_right2left
                                         : dnnl::rnn_direction::unidirectional_left2right;
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    const typename Primitive::primitive_desc description(engine_, dnnl::prop_kind::forward_inference, algorithm..., direction, x,
-                                                s, any(weights), any(recurrent), b, y, s, attributes);
+    const typename Primitive::primitive_desc description(engine_, dnnl::prop_kind::forward_inference, algorithm...,
+                                                         direction, x, s, any(weights), any(recurrent), b, y, s,
+                                                         attributes);
     primitive_ = Primitive(description);
     y_ = memory(y, engine_);
     const memory input(x, engine_), scratch(description.scratchpad_desc(), engine_);
@@ -86,7 +88,8 @@ class OneDnn : public peer::Engine {
     const int64_t outer = l_.layers * l_.directions, rows = l_.gates * l_.hidden;
     for (int64_t o = 0; o < outer; o++)
       for (int64_t row = 0; row < rows; row++)
-        for (int64_t i = 0; i < inner; i++) to[(o * inner + i) * rows + row] = values[size_t((o * rows + row) * inner + i)];
+        for (int64_t i = 0; i < inner; i++)
+          to[(o * inner + i) * rows + row] = values[size_t((o * rows + row) * inner + i)];
     dnnl::reorder(plain, result).execute(stream_, const_cast<memory &>(plain), const_cast<memory &>(result));
     stream_.wait();
     return result;
@@ -120,7 +123,9 @@ class OneDnn : public peer::Engine {
 
 int main() {
   const dnnl_version_t *v = dnnl::version();
-  const std::string version = std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch);
-  return peer::main("onednn", "oneDNN " + version,
-                    [](const peer::Layer &layer) -> std::unique_ptr<peer::Engine> { return std::make_unique<OneDnn>(layer); });
+  const std::string version =
+      std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch);
+  return peer::main("onednn", "oneDNN " + version, [](const peer::Layer &layer) -> std::unique_ptr<peer::Engine> {
+    return std::make_unique<OneDnn>(layer);
+  });
 }

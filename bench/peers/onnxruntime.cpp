@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// ONNX Runtime through its C interface, tensors made once. The wheel has the library but not its header; the interface is a
-// table of functions that only ever grows, so the few that are needed are named here by their places in it.
-// It reads the layer as compare.py wrote it: layer.onnx takes X and, streaming, the state H, and gives Y.
+// ONNX Runtime through its C interface, tensors made once. The wheel has the library but not its header; the interface
+// is a table of functions that only ever grows, so the few that are needed are named here by their places in it. It
+// reads the layer as compare.py wrote it: layer.onnx takes X and, streaming, the state H, and gives Y.
 #include "peer.h"
 
 namespace {
@@ -56,7 +56,8 @@ class OnnxRuntime : public peer::Engine {
     call(kCreateSession, environment, (l_.folder + "/layer.onnx").c_str(), options, &session_);
     call(kCreateCpuMemoryInfo, kDeviceAllocator, kDefaultMemory, &memory_);
     x_ = tensor(&l_.x, {l_.time, l_.batch, l_.input});
-    const std::vector<int64_t> sequence{l_.time, l_.directions, l_.batch, l_.hidden}, state{l_.layers, l_.batch, l_.hidden};
+    const std::vector<int64_t> sequence{l_.time, l_.directions, l_.batch, l_.hidden},
+        state{l_.layers, l_.batch, l_.hidden};
     // Streaming alternates between two states, each the output of one call and the input of the next.
     for (int i = 0; i < (l_.streaming ? 2 : 1); i++) {
       values_[i].assign(l_.streaming ? l_.state_values() : l_.y_values(), 0.0f);
@@ -68,7 +69,8 @@ class OnnxRuntime : public peer::Engine {
     static const char *const inputs[] = {"X", "H"};
     static const char *const outputs[] = {"Y"};
     const Object in[] = {x_, outputs_[1 - call_]};
-    call(kRun, session_, Object(nullptr), inputs, in, size_t(l_.streaming ? 2 : 1), outputs, size_t(1), &outputs_[call_]);
+    call(kRun, session_, Object(nullptr), inputs, in, size_t(l_.streaming ? 2 : 1), outputs, size_t(1),
+         &outputs_[call_]);
     if (l_.streaming) call_ ^= 1;
   }
 
@@ -77,8 +79,8 @@ class OnnxRuntime : public peer::Engine {
  private:
   Object tensor(std::vector<float> *values, const std::vector<int64_t> &shape) {
     Object result = nullptr;
-    call(kCreateTensorWithDataAsOrtValue, memory_, values->data(), values->size() * sizeof(float), shape.data(), shape.size(),
-         kFloat, &result);
+    call(kCreateTensorWithDataAsOrtValue, memory_, values->data(), values->size() * sizeof(float), shape.data(),
+         shape.size(), kFloat, &result);
     return result;
   }
 
@@ -91,6 +93,7 @@ class OnnxRuntime : public peer::Engine {
 }  // namespace
 
 int main() {
-  return peer::main("onnxruntime", std::string("ONNX Runtime ") + OrtGetApiBase()->version(),
-                    [](const peer::Layer &layer) -> std::unique_ptr<peer::Engine> { return std::make_unique<OnnxRuntime>(layer); });
+  return peer::main(
+      "onnxruntime", std::string("ONNX Runtime ") + OrtGetApiBase()->version(),
+      [](const peer::Layer &layer) -> std::unique_ptr<peer::Engine> { return std::make_unique<OnnxRuntime>(layer); });
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// OpenVINO through its C++ interface, in float32 (its default is bfloat16 where the processor has it), tensors bound once.
-// It reads the layer as compare.py wrote it: layer.onnx takes X and, streaming, the state H, and gives Y.
+// OpenVINO through its C++ interface, in float32 (its default is bfloat16 where the processor has it), tensors bound
+// once. It reads the layer as compare.py wrote it: layer.onnx takes X and, streaming, the state H, and gives Y.
 #include <openvino/openvino.hpp>
 
 #include "peer.h"
@@ -13,9 +13,10 @@ class OpenVino : public peer::Engine {
   explicit OpenVino(const peer::Layer &layer) : l_(layer) {
     static ov::Core core;
     const auto model = core.read_model(l_.folder + "/layer.onnx");
-    auto compiled = core.compile_model(
-        model, "CPU", ov::hint::inference_precision(ov::element::f32), ov::inference_num_threads(l_.threads), ov::num_streams(1),
-        ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY), ov::hint::enable_cpu_pinning(false));
+    auto compiled = core.compile_model(model, "CPU", ov::hint::inference_precision(ov::element::f32),
+                                       ov::inference_num_threads(l_.threads), ov::num_streams(1),
+                                       ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
+                                       ov::hint::enable_cpu_pinning(false));
     const ov::Shape shape = compiled.output().get_shape();
     const ov::Tensor x(ov::element::f32, compiled.input("X").get_shape(), l_.x.data());
     // Streaming alternates between two states, each the output of one call and the input of the next.
@@ -37,7 +38,9 @@ class OpenVino : public peer::Engine {
     if (l_.streaming) call_ ^= 1;
   }
 
-  std::vector<float> output() override { return {outputs_[0].data<float>(), outputs_[0].data<float>() + outputs_[0].get_size()}; }
+  std::vector<float> output() override {
+    return {outputs_[0].data<float>(), outputs_[0].data<float>() + outputs_[0].get_size()};
+  }
 
  private:
   peer::Layer l_;
@@ -50,6 +53,7 @@ class OpenVino : public peer::Engine {
 
 int main() {
   const std::string build = ov::get_openvino_version().buildNumber;
-  return peer::main("openvino", "OpenVINO " + build.substr(0, build.find('-')),
-                    [](const peer::Layer &layer) -> std::unique_ptr<peer::Engine> { return std::make_unique<OpenVino>(layer); });
+  return peer::main(
+      "openvino", "OpenVINO " + build.substr(0, build.find('-')),
+      [](const peer::Layer &layer) -> std::unique_ptr<peer::Engine> { return std::make_unique<OpenVino>(layer); });
 }

@@ -3,7 +3,8 @@
 // Another engine, run by compare.py next to hrnn. A peer is a program of its own that answers each line of its standard
 // input with a line of JSON:
 //   version            what it is: {"version": "..."}
-//   open FOLDER        makes the layer that lies there (problem.json and arrays of plain floats: w, r, b, x, with ONNX's
+//   open FOLDER        makes the layer that lies there (problem.json and arrays of plain floats: w, r, b, x, with
+//   ONNX's
 //                      layouts), runs it from zeros and writes y: {}, or {"refused": "why it cannot do this layer"}
 //   burst              measures it once: {"us": microseconds a step}
 #pragma once
@@ -75,7 +76,8 @@ inline std::vector<float> by_direction(const float *y, const Layer &l) {
   for (int64_t t = 0, at = 0; t < l.time; t++)
     for (int64_t d = 0; d < l.directions; d++)
       for (int64_t n = 0; n < l.batch; n++)
-        for (int64_t h = 0; h < l.hidden; h++) result[size_t(at++)] = y[((t * l.batch + n) * l.directions + d) * l.hidden + h];
+        for (int64_t h = 0; h < l.hidden; h++)
+          result[size_t(at++)] = y[((t * l.batch + n) * l.directions + d) * l.hidden + h];
   return result;
 }
 

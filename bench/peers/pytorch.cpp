@@ -62,10 +62,12 @@ class PyTorch : public peer::Engine {
     if (l_.streaming) state_ = last_;
   }
   using Result = std::tuple<at::Tensor, at::Tensor>;
-  static Result layer_function(const at::Tensor &x, const at::Tensor &h, at::TensorList weights, int64_t layers, bool both) {
+  static Result layer_function(const at::Tensor &x, const at::Tensor &h, at::TensorList weights, int64_t layers,
+                               bool both) {
     return at::gru(x, h, weights, true, layers, 0.0, false, both, false);
   }
-  static Result rnn_function(const at::Tensor &x, const at::Tensor &h, at::TensorList weights, int64_t layers, bool both) {
+  static Result rnn_function(const at::Tensor &x, const at::Tensor &h, at::TensorList weights, int64_t layers,
+                             bool both) {
     return at::rnn_tanh(x, h, weights, true, layers, 0.0, false, both, false);
   }
 
@@ -96,6 +98,7 @@ class PyTorch : public peer::Engine {
 }  // namespace
 
 int main() {
-  return peer::main("pytorch", "PyTorch " TORCH_VERSION,
-                    [](const peer::Layer &layer) -> std::unique_ptr<peer::Engine> { return std::make_unique<PyTorch>(layer); });
+  return peer::main("pytorch", "PyTorch " TORCH_VERSION, [](const peer::Layer &layer) -> std::unique_ptr<peer::Engine> {
+    return std::make_unique<PyTorch>(layer);
+  });
 }

@@ -36,7 +36,9 @@ struct Problem {
   int directions() const { return direction == HRNN_BIDIRECTIONAL ? 2 : 1; }
   int layer_input(int layer) const { return layer == 0 ? input : directions() * hidden; }
   // Of all layers.
-  size_t w_values() const { return size_t(directions()) * gates * hidden * (size_t(input) + size_t(layers - 1) * layer_input(1)); }
+  size_t w_values() const {
+    return size_t(directions()) * gates * hidden * (size_t(input) + size_t(layers - 1) * layer_input(1));
+  }
   size_t r_values() const { return size_t(layers) * directions() * gates * hidden * hidden; }
   size_t b_values() const { return size_t(layers) * directions() * 2 * gates * hidden; }
   size_t x_values() const { return size_t(time) * batch * input; }

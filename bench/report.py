@@ -397,7 +397,7 @@ def explanation(r):
 def refusal_lines(r):
     noisy = sum(row["others"] > 0.05 for rows in r.files.values() for row in rows)
     if noisy:
-        yield f"Other programs took more than 5 % of the cores while {noisy} of the figures were measured: run it again for those."
+        yield f"Other programs took more than 5 % of the cores while {noisy} of the figures were measured; compare.py --again measures those again."
     for (peer, reason), count in sorted(refusals(r).items()):
         yield f"{SHORT.get(peer, peer)} is not timed in {count} {'case' if count == 1 else 'cases'}: {reason}."
 

@@ -7,6 +7,8 @@ PREFIX ?= /usr/local
 # The preset of `test`: `make test PRESET=sanitize` (address and undefined-behaviour sanitizers), PRESET=fuzz (a minute of
 # each fuzz target; needs clang), PRESET=ci (warnings are errors).
 PRESET ?= test
+# The problems of `bench`: names of files in bench/problems/ without their ending.
+PROBLEMS ?=
 
 cmake := build/venv/bin/cmake
 build = $(cmake) --workflow --preset
@@ -20,7 +22,7 @@ export CTEST_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 help:
 	@echo 'make demo                   compile a trained GRU for every target, run it, show what came out'
 	@echo 'make test [PRESET=sanitize] build everything and run all tests'
-	@echo 'make bench                  measure, next to ONNX Runtime'
+	@echo 'make bench [PROBLEMS=NAMES] measure next to other engines, all of bench/problems/ but deepbench or what is named; report'
 	@echo 'make kernel-cycles          estimate the cycles of kernels on cores that are not here'
 	@echo 'make install [PREFIX=DIR]   install to DIR (default: /usr/local; DESTDIR is honoured)'
 	@echo 'make clean                  remove what was built; build/venv (CMake, Halide) stays'
@@ -38,8 +40,11 @@ demo: setup
 test: setup
 	@$(build) $(PRESET)
 
-bench kernel-cycles: setup-bench
-	@$(build) $@
+bench: setup-bench
+	@HRNN_BENCH_PROBLEMS='$(PROBLEMS)' $(build) bench
+
+kernel-cycles: setup-bench
+	@$(build) kernel-cycles
 
 install: setup
 	@$(build) install

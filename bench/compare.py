@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures hrnn next to ONNX Runtime, one thread each, and prints a Markdown table.
+"""Measures hrnn next to other engines and keeps the figures as JSON, for report.py.
 
-Both run pinned to the same core, in turns of a few milliseconds: what disturbs one disturbs the other. First their
-outputs are compared. Then the time of one step is the median of the turns, of time that the processes really ran.
+hrnn and its peers are programs of their own on the same cores, which take turns of a few milliseconds: what disturbs one
+disturbs all. First their outputs are compared; a peer whose differ is not timed. Then the time of one step is the median of
+the turns: of time that the program really ran, or with several threads of time on the wall.
 
-The share of the limit is the time that a step would take at the core's own limits, measured in the same turns:
+The share of the limit is the time that a step would take at the cores' own limits, measured in the same turns:
 multiply-adds at the peak rate of the instruction set, weights read at the bandwidth of a buffer of their size. It can
 pass 100 % where a large buffer is read slower than the weights are.
 
-ONNX Runtime is called through its Python interface, the faster way of two: with inputs and outputs bound once, or with
-arrays at each call.
+A run that is cut short, or stops after --budget, goes on where it was when it is started again.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -24,23 +26,31 @@ import tempfile
 import time
 
 import numpy as np
+import onnx
 
-try:
-    import onnx
-    import onnxruntime as ort
-except ImportError as error:
-    sys.exit(f"compare: {error}: install cmake/requirements-bench.txt into this Python's environment")
-
+PROBLEMS = pathlib.Path(__file__).parent / "problems"
+GRID = ["stream", "sequence", "small_batch", "batch", "rnn", "parallel", "ragged", "reset", "workloads"]
 TOLERANCE = 1e-5
-BURST_SECONDS = 0.003
-LOOK_SECONDS = 0.00005  # between two looks at the clock
+DISTURBED = 0.05  # where other programs take more of the cores than this share, turns are taken again,
+TRIES = 3  # times at most
+POOL_SECONDS = 0.02  # a pool of threads spins for so long before it sleeps
+MORE_TO_DO = 3  # exit status when the budget is used up
 
 
-class Bench:
-    """bench_gru, waiting for commands."""
+class Ended(Exception):
+    pass
 
-    def __init__(self, command):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+class Program:
+    """hrnn or a peer, waiting for commands."""
+
+    def __init__(self, command, cores):
+        environment = {**os.environ, "OMP_NUM_THREADS": str(len(cores)), "OMP_PROC_BIND": "false"}
+        self.command = command
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),  # inherited by every thread it makes
+        )
 
     def ask(self, *words):
         try:
@@ -49,157 +59,201 @@ class Bench:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            sys.exit(f"compare: {' '.join(words)}: bench_gru ended (its message stands above)")
+            raise Ended(f"{pathlib.Path(self.command[0]).name} ended at '{' '.join(words)}'")
         return json.loads(answer)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+# ---- The layer as a model, for the engines that read one ----
 
 
 def tensor_info(name, *shape):
     return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
 
-def serialized(nodes, inputs, outputs, weights=()):
-    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in weights]
-    graph = onnx.helper.make_graph(nodes, "peer", inputs, outputs, tensors)
-    opset = onnx.helper.make_opsetid("", 14)
-    return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
-
-
-def layer_model(layer, directory):
-    """The layer that bench_gru wrote: all its states from zeros, or, streaming, a state that comes in and goes out."""
+def write_model(layer, directory):
+    """layer.onnx: all its states from zeros, or, streaming, a state that comes in and goes out."""
     gates = 1 if layer["cell"] == "rnn" else 3
-    d, i, h, t, b = (layer[name] for name in ("directions", "input", "hidden", "time", "batch"))
-    weights = [
-        (name, np.fromfile(directory / name.lower(), np.float32).reshape(shape))
-        for name, shape in (("W", (d, gates * h, i)), ("R", (d, gates * h, h)), ("B", (d, 2 * gates * h)))
-    ]
+    d, h, t, b, layers = (layer[name] for name in ("directions", "hidden", "time", "batch", "layers"))
+    arrays = {name: np.fromfile(directory / name, np.float32) for name in "wrb"}
     direction = "bidirectional" if d == 2 else "reverse" if layer["reverse"] else "forward"
     attributes = {"hidden_size": h, "direction": direction}
     if gates == 3:
         attributes["linear_before_reset"] = int(layer["cell"] == "gru")
-    inputs, outputs = [tensor_info("X", t, b, i)], [tensor_info("Y", t, d, b, h)]
-    names = ["X", "W", "R", "B"], ["Y"]
+    nodes, weights = [], []
+    x, i = "X", layer["input"]
+    for index in range(layers):
+        shapes = {"w": (d, gates * h, i), "r": (d, gates * h, h), "b": (d, 2 * gates * h)}
+        for name, shape in shapes.items():
+            values, arrays[name] = np.split(arrays[name], [int(np.prod(shape))])
+            weights.append((f"{name}{index}", values.reshape(shape)))
+        inputs = [x, f"w{index}", f"r{index}", f"b{index}"]
+        if layer["lengths"]:
+            weights.append(("lengths", np.array(layer["lengths"], np.int32)))
+            inputs.append("lengths")
+        operator = "RNN" if gates == 1 else "GRU"
+        if layer["streaming"]:  # forward, one step: a state is an input of the next layer as it is
+            nodes.append(onnx.helper.make_node(operator, [*inputs, "", f"before{index}"], ["", f"after{index}"], **attributes))
+            x, i = f"after{index}", h
+            continue
+        y = "Y" if index == layers - 1 else f"y{index}"
+        nodes.append(onnx.helper.make_node(operator, inputs, [y], **attributes))
+        if y != "Y":  # [time, directions, batch, hidden] as [time, batch, directions * hidden]
+            nodes.append(onnx.helper.make_node("Transpose", [y], [f"turned{index}"], perm=[0, 2, 1, 3]))
+            weights.append((f"shape{index}", np.array([t, b, d * h])))
+            nodes.append(onnx.helper.make_node("Reshape", [f"turned{index}", f"shape{index}"], [f"x{index}"]))
+            x, i = f"x{index}", d * h
+    inputs, outputs = [tensor_info("X", t, b, layer["input"])], [tensor_info("Y", t, d, b, h)]
     if layer["streaming"]:
-        inputs, outputs = [*inputs, tensor_info("H", d, b, h)], [tensor_info("Y", d, b, h)]
-        names = ["X", "W", "R", "B", "", "H"], ["", "Y"]
-    if layer["lengths"]:
-        weights.append(("lengths", np.array(layer["lengths"], np.int32)))
-        names[0][4:] = ["lengths"]
-    node = onnx.helper.make_node("RNN" if gates == 1 else "GRU", *names, **attributes)
-    return serialized([node], inputs, outputs, weights)
+        inputs, outputs = [*inputs, tensor_info("H", layers, b, h)], [tensor_info("Y", layers, b, h)]
+        nodes.insert(0, onnx.helper.make_node("Split", ["H"], [f"before{index}" for index in range(layers)], axis=0))
+        nodes.append(onnx.helper.make_node("Concat", [f"after{index}" for index in range(layers)], ["Y"], axis=0))
+        if layers == 1:  # nothing between the layer and what is bound to it
+            nodes = [nodes[1]]
+            nodes[0].input[5], nodes[0].output[1] = "H", "Y"
+    graph = onnx.helper.make_graph(
+        nodes, "layer", inputs, outputs, [onnx.numpy_helper.from_array(array, name) for name, array in weights]
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)], ir_version=8)
+    onnx.save(model, directory / "layer.onnx")
 
 
-class Peer:
-    """The same layer in ONNX Runtime."""
-
-    def __init__(self, layer, directory):
-        d, h, t, b = (layer[name] for name in ("directions", "hidden", "time", "batch"))
-        self.streaming, self.steps = layer["streaming"], layer["steps"]
-        self.session = self.open(layer_model(layer, directory))
-        self.x = np.fromfile(directory / "x", np.float32).reshape(t, b, layer["input"])
-        self.state = np.zeros((d, b, h), np.float32)
-
-        # Streaming alternates between two states, each bound as the output of one call and the input of the next.
-        shape = (d, b, h) if self.streaming else (t, d, b, h)
-        bound = [ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for _ in range(1 + self.streaming)]
-        self.bindings = []
-        for call, output in enumerate(bound):
-            binding = self.session.io_binding()
-            binding.bind_ortvalue_input("X", ort.OrtValue.ortvalue_from_numpy(self.x))
-            if self.streaming:
-                binding.bind_ortvalue_input("H", bound[1 - call])
-            binding.bind_ortvalue_output("Y", output)
-            self.bindings.append(binding)
-
-    def output(self):
-        """What the first run gives, from zeros."""
-        return self.session.run(None, {"X": self.x, **({"H": self.state} if self.streaming else {})})[0]
-
-    def choose(self):
-        """Takes the faster way of calling."""
-        self.run = min(
-            (self.run_bound, self.run_plain),
-            key=lambda run: statistics.median(self.burst(run) for _ in range(5)),
-        )
-
-    @staticmethod
-    def open(model):
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-    def run_bound(self):
-        self.session.run_with_iobinding(self.bindings[0])
-        self.bindings.reverse()
-
-    def run_plain(self):
-        if self.streaming:
-            (self.state,) = self.session.run(None, {"X": self.x, "H": self.state})
-        else:
-            self.session.run(None, {"X": self.x})
-
-    def burst(self, run=None):
-        """Microseconds a step: the median of the runs of one turn, after one that warms the caches again."""
-        run = run or self.run
-        begin = time.process_time()
-        run()
-        last = time.process_time()
-        if last - begin > 4 * BURST_SECONDS:
-            return (last - begin) / self.steps * 1e6
-        runs = range(1 + int(LOOK_SECONDS / (last - begin)))
-        end = last + BURST_SECONDS
-        times = []
-        while last < end:
-            for _ in runs:
-                run()
-            at = time.process_time()
-            times.append((at - last) / len(runs))
-            last = at
-        return statistics.median(times) / self.steps * 1e6
+# ---- Measuring ----
 
 
-def call_overhead():
-    """Microseconds that a call of ONNX Runtime takes from Python when there is nothing to do."""
-    identity = onnx.helper.make_node("Identity", ["X"], ["Y"])
-    session = Peer.open(serialized([identity], [tensor_info("X", 1)], [tensor_info("Y", 1)]))
-    binding = session.io_binding()
-    binding.bind_cpu_input("X", np.zeros(1, np.float32))
-    binding.bind_output("Y")
-    calls = 2000
-    begin = time.process_time()
-    for _ in range(calls):
-        session.run_with_iobinding(binding)
-    return (time.process_time() - begin) / calls * 1e6
+class Table:
+    """hrnn and its peers on the same cores."""
+
+    def __init__(self, args, threads):
+        self.threads, cores = threads, set(args.cores[:threads])
+        self.commands = {name: [path] for name, path in args.peers.items()}
+        self.cores, self.peers = cores, {}
+        serve = [args.hrnn, "bench", "--serve", *(["--variant", args.variant] if args.variant else [])]
+        self.hrnn = Program(serve, cores)
+
+    def peer(self, name):
+        if name not in self.peers:
+            self.peers[name] = Program(self.commands[name], self.cores)
+        return self.peers[name]
+
+    def open(self, layer, directory):
+        """What each peer says to the layer that hrnn wrote."""
+        (directory / "problem.json").write_text(json.dumps(layer))
+        expected = np.fromfile(directory / "y", np.float32)
+        answers = {}
+        for name in self.commands:
+            (directory / "y").unlink(missing_ok=True)
+            try:
+                answer = self.peer(name).ask("open", str(directory))
+            except Ended as why:
+                answer = {"refused": str(why)}
+                del self.peers[name]
+            if "refused" not in answer:
+                y = np.fromfile(directory / "y", np.float32)[-len(expected):]  # streaming, the last layer's state
+                difference = float(np.abs(expected - y).max())
+                answer["difference"] = difference
+                if not difference <= TOLERANCE:
+                    answer["refused"] = f"its output differs by {difference:.1e}, more than {TOLERANCE:.0e}: not timed"
+            answers[name] = answer
+        return answers
+
+    def turn(self, program):
+        if self.threads > 1:
+            time.sleep(POOL_SECONDS)
+        return program.ask("burst")
+
+    def programs(self):
+        return [self.hrnn, *self.peers.values()]
+
+    def close(self):
+        for program in self.programs():
+            program.close()
 
 
-def measure(bench, descriptor, directory, seconds):
-    layer = bench.ask("problem", descriptor, str(directory))
-    peer = Peer(layer, directory)
-    difference = float(np.abs(np.fromfile(directory / "y", np.float32) - peer.output().ravel()).max())
-    if not difference <= TOLERANCE:
-        sys.exit(
-            f"compare: {descriptor}: {layer['variant']} and ONNX Runtime differ by {difference:.1e}, more than "
-            f"{TOLERANCE:.0e}: one of them is wrong, so nothing is measured"
-        )
-    peer.choose()
-    ours, floors, theirs = [], [], []
-    end = time.perf_counter() + seconds
-    while len(ours) < 5 or (len(ours) < 51 and time.perf_counter() < end):
-        sample = bench.ask("burst")
-        ours.append(sample["us"])
-        floors.append(sample["floor"])
-        theirs.append(peer.burst())
-    us, peer_us = statistics.median(ours), statistics.median(theirs)
-    return {
-        "problem": descriptor,
+class Others:
+    """The share of the cores' time that goes to programs that are none of ours."""
+
+    def __init__(self, table):
+        self.table, self.begin = table, time.perf_counter()
+        self.busy, self.own = self.look()
+
+    def look(self):
+        names = {f"cpu{core}" for core in self.table.cores}
+        lines = [line.split() for line in pathlib.Path("/proc/stat").read_text().splitlines()]
+        busy = sum(sum(map(int, line[1:9])) - int(line[4]) - int(line[5]) for line in lines if line[0] in names)
+        pids = [os.getpid(), *(program.process.pid for program in self.table.programs())]
+        fields = [pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in pids]
+        return busy, sum(int(field[11]) + int(field[12]) for field in fields)
+
+    def share(self):
+        busy, own = self.look()
+        ticks = (time.perf_counter() - self.begin) * os.sysconf("SC_CLK_TCK") * len(self.table.cores)
+        return max(0.0, (busy - self.busy - (own - self.own)) / ticks)
+
+
+def measure(table, problem, directory, seconds):
+    layer = table.hrnn.ask("problem", problem, str(directory), str(table.threads))
+    write_model(layer, directory)
+    answers = table.open(layer, directory)
+    rows = []
+    while len(rows) < TRIES and (not rows or disturbed(rows[-1])):
+        others = Others(table)
+        row = take_turns(table, layer, answers, seconds)
+        rows.append({**row, "others": others.share()})
+    return min(rows, key=lambda row: row["others"])
+
+
+def disturbed(row):
+    return row["others"] > DISTURBED
+
+
+def take_turns(table, layer, answers, seconds):
+    timed = [name for name, answer in answers.items() if "refused" not in answer]
+    samples, times = [], {name: [] for name in timed}
+    begin = time.perf_counter()
+    while True:
+        samples.append(table.turn(table.hrnn))
+        for name in timed:
+            times[name].append(table.turn(table.peer(name))["us"])
+        spent, rounds = time.perf_counter() - begin, len(samples)
+        if rounds >= 51 or (rounds >= 5 and spent > seconds) or (rounds >= 2 and spent > 6 * seconds):
+            break
+    ours = [sample["us"] for sample in samples]
+    row = {
         **layer,
-        "us": us,
-        "gflops": layer["flops"] / us / 1e3,
-        "share": statistics.median(floors) / us,
-        "peer_us": peer_us,
-        "ratio": peer_us / us,
-        "difference": difference,
+        "us": statistics.median(ours),
+        "quartiles": list(np.quantile(ours, [0.25, 0.75])),
+        "floor": statistics.median(sample["floor"] for sample in samples),
+        "peak": statistics.median(sample["gflops"] for sample in samples),
+        "gbs": statistics.median(sample["gbs"] for sample in samples),
+        "rounds": rounds,
+        "peers": {name: dict(answer) for name, answer in answers.items()},
     }
+    row["gflops"] = layer["flops"] / row["us"] / 1e3
+    row["share"] = row["floor"] / row["us"]
+    for name in timed:
+        us = statistics.median(times[name])
+        row["peers"][name].update(us=us, ratio=us / row["us"])
+    return row
+
+
+# ---- What is measured, and where it is kept ----
+
+
+def read_problems(path):
+    """(name, descriptor, threads) a line; `# threads: 1 2` says for the lines after it. hrnn checks the rest."""
+    threads = [1]
+    for line in path.read_text().splitlines():
+        directive = re.fullmatch(r"# threads:((?: \d+)+)", line.strip())
+        if directive:
+            threads = [int(count) for count in directive[1].split()]
+        line = line.split("#")[0].strip()
+        if line:
+            name, _, descriptor = line.rpartition("=")
+            yield from ((name.strip(), descriptor.strip(), count) for count in threads)
 
 
 def cpu_name():
@@ -209,56 +263,123 @@ def cpu_name():
     return platform.machine()
 
 
-def read_problems(arguments):
-    """Descriptors, and those in files: one a line, # begins a comment. bench_gru checks them."""
-    lines = []
-    for argument in arguments:
-        lines += [argument] if ":" in argument else pathlib.Path(argument).read_text().splitlines()
-    return [line for line in (line.split("#")[0].strip() for line in lines) if line]
+def fingerprint(args, versions):
+    """Figures of one of these stay together."""
+    binary = hashlib.sha256(pathlib.Path(args.hrnn).read_bytes()).hexdigest()[:16]
+    return {"hrnn": binary, "peers": versions, "cpu": cpu_name(), "variant": args.variant}
+
+
+def stored(path, key):
+    try:
+        report = json.loads(path.read_text())
+    except (OSError, ValueError):
+        report = {}
+    return report if report.get("key") == key else {"key": key, "rows": []}
+
+
+def keep(rows, row):
+    """In place of what was measured before, where that was disturbed more."""
+    before = [other for other in rows if (other["problem"], other["threads"]) == (row["problem"], row["threads"])]
+    if not before:
+        rows.append(row)
+    elif row["others"] < before[0]["others"]:
+        rows[rows.index(before[0])] = row
+
+
+def save(path, report):
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(report, indent=1))
+    temporary.replace(path)
 
 
 def number(value):
     return f"{value:.3f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
 
 
-def limits_line(limits):
-    parts = [f"{isa} {value:.1f} GFLOP/s" for isa, value in limits["gflops"].items()]
-    parts += [f"{level['level']} {level['gbs']:.1f} GB/s" for level in limits["read"]]
-    return ", ".join(parts)
+def print_row(row, versions):
+    ratios = [
+        f"{name} {row['peers'][name]['ratio']:.2f}x" if "ratio" in row["peers"].get(name, {}) else f"{name} -"
+        for name in versions
+    ]
+    name = f" ({row['name']})" if row["name"] else ""
+    print(
+        f"{row['problem']}{name}, threads {row['threads']}: {number(row['us'])} us, {100 * row['share']:.0f} % of the limit; "
+        + ", ".join(ratios)
+        + (f" (disturbed: other programs took {100 * row['others']:.0f} % of the cores)" if disturbed(row) else ""),
+        flush=True,
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("problems", nargs="+", help="descriptors, or files with one a line (bench/problems)")
-    parser.add_argument("--bench", required=True, help="the program bench_gru")
+    parser.add_argument("problems", nargs="*", help="files of problems, or names of those in bench/problems (default: "
+                        f"HRNN_BENCH_PROBLEMS of the environment, or {' '.join(GRID)})")
+    parser.add_argument("--hrnn", required=True, help="the program hrnn")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PROGRAM", help="one of bench/peers")
+    parser.add_argument("--results", type=pathlib.Path, required=True, help="folder for the figures, a file for each of problems")
     parser.add_argument("--variant", default="", help="force a variant of hrnn (avx2, gru.f32.avx512, ...)")
-    parser.add_argument("--core", type=int, help="the core to use (default: the last one)")
-    parser.add_argument("--seconds", type=float, default=3, help="for each problem (default: %(default)s)")
-    parser.add_argument("--json", help="also write all figures to this file")
+    parser.add_argument("--cores", default="", help="the cores to use, e.g. 0,1 (default: the last ones)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="for each problem, at least (default: %(default)s)")
+    parser.add_argument("--again", action="store_true", help="measure again what other programs disturbed, once")
+    parser.add_argument("--budget", type=float, default=float("inf"), help=f"stop after so many seconds with status {MORE_TO_DO}")
     args = parser.parse_args()
-    problems = read_problems(args.problems)
+    usable = sorted(os.sched_getaffinity(0), reverse=True)
+    args.cores = [int(core) for core in args.cores.split(",")] if args.cores else usable
+    names = args.problems or os.environ.get("HRNN_BENCH_PROBLEMS", "").split() or GRID
+    files = [pathlib.Path(name) if name.endswith(".txt") else PROBLEMS / f"{name}.txt" for name in names]
+    args.peers = dict(peer.split("=", 1) for peer in args.peer)
+    end = time.perf_counter() + args.budget
+    args.results.mkdir(parents=True, exist_ok=True)
 
-    core = args.core if args.core is not None else max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})  # inherited by bench_gru and by every thread made from here on
-    bench = Bench([args.bench, "--serve", *(["--variant", args.variant] if args.variant else [])])
-    limits = bench.ask("limits")
-    print(f"{cpu_name()}, core {core}, one thread. Limits: {limits_line(limits)}.")
-    print(f"ONNX Runtime {ort.__version__}; a call of it from Python with nothing to do: {call_overhead():.1f} us.\n")
-    columns = ["T", "lengths", "B", "I", "H", "variant", "us/step", "GFLOP/s", "share of limit", "ONNX Runtime us/step", "ratio"]
-    print("| " + " | ".join([*columns, "largest difference"]) + " |")
-    print("|--:|---|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|", flush=True)
-    results = []
-    for descriptor in problems:
-        with tempfile.TemporaryDirectory() as directory:
-            r = measure(bench, descriptor, pathlib.Path(directory), args.seconds)
-        results.append(r)
-        cells = [r["time"], "ragged" if r["lengths"] else "full", r["batch"], r["input"], r["hidden"], r["variant"], number(r["us"]), f"{r['gflops']:.1f}"]
-        cells += [f"{100 * r['share']:.0f} %", number(r["peer_us"]), f"{r['ratio']:.2f}", f"{r['difference']:.0e}"]
-        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-    if args.json:
-        report = {"cpu": cpu_name(), "limits": limits, "results": results}
-        pathlib.Path(args.json).write_text(json.dumps(report, indent=1))
+    versions = {}
+    for name, path in list(args.peers.items()):
+        try:
+            program = Program([path], set(args.cores))
+            versions[name] = program.ask("version")["version"]
+            program.close()
+        except (Ended, OSError) as why:
+            print(f"compare: {name} is left out: {why}", file=sys.stderr)
+            del args.peers[name]
+    key = fingerprint(args, versions)
+    work = []  # (file of results, its report, name, descriptor, threads)
+    for path in files:
+        to = args.results / f"{path.stem}.json"
+        report = stored(to, key)
+        done = {(row["problem"], row["threads"]) for row in report["rows"] if not (args.again and disturbed(row))}
+        for name, descriptor, threads in read_problems(path):
+            if threads > len(args.cores):
+                print(f"compare: {descriptor} on {threads} threads is left out: there are {len(args.cores)} cores", file=sys.stderr)
+            elif (descriptor, threads) not in done:
+                work.append((to, report, name, descriptor, threads))
+                done.add((descriptor, threads))
+    if not work:
+        return
+
+    limits_file = args.results / "limits.json"
+    if "limits" not in stored(limits_file, key):
+        program = Program([args.hrnn, "bench", "--serve"], set(args.cores))
+        save(limits_file, {"key": key, "cores": len(args.cores), "limits": program.ask("limits")})
+        program.close()
+
+    # One number of threads after the other: the programs' pools are made for it.
+    for threads in sorted({item[-1] for item in work}):
+        table = Table(args, threads)
+        for to, report, name, descriptor, count in work:
+            if count != threads:
+                continue
+            if time.perf_counter() > end:
+                table.close()
+                sys.exit(MORE_TO_DO)
+            with tempfile.TemporaryDirectory() as directory:
+                row = {"problem": descriptor, "name": name, **measure(table, descriptor, pathlib.Path(directory), args.seconds)}
+            keep(report["rows"], row)
+            save(to, report)
+            print_row(row, versions)
+        table.close()
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Ended as why:
+        sys.exit(f"compare: {why} (its message stands above)")

@@ -4,6 +4,7 @@
 // throws ModelError when its input is wrong (exit code 1) and prints results on standard output only.
 #pragma once
 #include <CLI/CLI.hpp>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -21,6 +22,7 @@ void add_run(CLI::App &app);
 void add_explain(CLI::App &app);
 void add_kernels(CLI::App &app);
 void add_compile(CLI::App &app);
+void add_bench(CLI::App &app);
 
 // ordered: keys come out in the order they are written here, the same every time.
 using Json = nlohmann::ordered_json;
@@ -56,6 +58,13 @@ Team make_team(uint32_t threads);  // null for one
 std::vector<hrnn_tensor_info> session_inputs(const hrnn_session *session);
 std::vector<hrnn_tensor_info> session_outputs(const hrnn_session *session);
 std::vector<hrnn_selection> session_selections(const hrnn_session *session);
+// Sizes of dynamic dimensions, as --dim NAME=SIZE gives them.
+using Sizes = std::map<std::string, int64_t>;
+Sizes parse_sizes(const std::vector<std::string> &texts);
+void check_names(const hrnn_session *session, const Sizes &sizes, const std::string &model);
+// The session's inputs with these sizes, without data; dimensions not given are 1.
+std::vector<hrnn_tensor> sized_inputs(const hrnn_session *session, const Sizes &sizes);
+
 std::string dims_text(const hrnn_session *session, const hrnn_tensor_info &info);  // "[batch, 8]"
 
 }  // namespace hrnn

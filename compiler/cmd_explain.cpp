@@ -3,8 +3,6 @@
 // hrnn explain: which kernels run each layer of a model on this machine, why, and how much memory it takes.
 #include <fmt/format.h>
 
-#include <charconv>
-
 #include "cli.h"
 
 namespace hrnn {
@@ -20,54 +18,9 @@ struct Memory {
   size_t program, weights, session;
 };
 
-using Sizes = std::map<std::string, int64_t>;
-
-Sizes parse_sizes(const std::vector<std::string> &texts) {
-  Sizes sizes;
-  for (const std::string &text : texts) {
-    const size_t equals = text.find('=');
-    int64_t value = -1;
-    const char *end = text.data() + text.size();
-    if (equals != std::string::npos) {
-      const auto result = std::from_chars(text.data() + equals + 1, end, value);
-      if (result.ec != std::errc() || result.ptr != end) value = -1;
-    }
-    if (equals == 0 || value < 0) throw CLI::ValidationError("--dim", "'" + text + "' must be NAME=SIZE");
-    sizes[text.substr(0, equals)] = value;
-  }
-  return sizes;
-}
-
-void check_names(const hrnn_session *session, const Sizes &sizes, const std::string &model) {
-  for (const auto &[name, size] : sizes) {
-    std::string known;
-    bool found = false;
-    for (size_t i = 0; const char *symbol = hrnn_session_symbol(session, i); ++i) {
-      found = found || name == symbol;
-      known += (known.empty() ? "'" : ", '") + std::string(symbol) + "'";
-    }
-    if (!found) {
-      throw ModelError(fmt::format("{}: --dim {}={}: the model has no dynamic dimension '{}', it has {}", model, name,
-                                   size, name, known.empty() ? "none" : known));
-    }
-  }
-}
-
-// What the session holds after reserving for inputs of these sizes; dynamic dimensions not given are 1.
+// What the session holds after reserving for inputs of these sizes.
 size_t reserved_bytes(hrnn_session *session, const Sizes &sizes, const std::string &where) {
-  std::vector<hrnn_tensor> inputs;
-  for (const hrnn_tensor_info &info : session_inputs(session)) {
-    hrnn_tensor tensor{};
-    tensor.dtype = info.dtype;
-    tensor.rank = info.rank;
-    for (int32_t i = 0; i < info.rank; ++i) {
-      tensor.dims[i] = info.dims[i];
-      if (info.dims[i] >= 0) continue;
-      const auto size = sizes.find(hrnn_session_symbol(session, static_cast<size_t>(-1 - info.dims[i])));
-      tensor.dims[i] = size == sizes.end() ? 1 : size->second;
-    }
-    inputs.push_back(tensor);
-  }
+  const std::vector<hrnn_tensor> inputs = sized_inputs(session, sizes);
   hrnn_error error{};
   check(hrnn_session_reserve(session, inputs.data(), inputs.size(), nullptr, 0, &error), error, where);
   return hrnn_session_bytes(session);

@@ -96,6 +96,20 @@ std::optional<Dim> Dim::quotient(const Dim &divisor) const {
   return result;
 }
 
+std::optional<int64_t> Dim::value(const std::vector<std::optional<int64_t>> &symbols) const {
+  Dim sum;
+  for (const auto &[monomial, coefficient] : terms_) {
+    Dim term(coefficient);
+    for (int symbol : monomial) {
+      const std::optional<int64_t> &factor = symbols.at(static_cast<size_t>(symbol));
+      if (!factor) return std::nullopt;
+      term = term * Dim(*factor);
+    }
+    sum = sum + term;
+  }
+  return sum.literal();
+}
+
 bool Dim::conflicts(const Dim &other) const { return literal() && other.literal() && *literal() != *other.literal(); }
 
 std::string Dim::text(const std::vector<Symbol> &symbols) const {

@@ -36,6 +36,9 @@ class Dim {
   // this / divisor where that is exact for every value of the symbols (other than a zero divisor).
   std::optional<Dim> quotient(const Dim &divisor) const;
 
+  // With these values for the symbols; nothing where it depends on one without a value.
+  std::optional<int64_t> value(const std::vector<std::optional<int64_t>> &symbols) const;
+
   bool operator==(const Dim &other) const { return terms_ == other.terms_; }
   bool operator!=(const Dim &other) const { return terms_ != other.terms_; }
   // Both are literals, and they differ: wrong whatever the symbols turn out to be.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "problem.h"
 
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
@@ -46,7 +47,7 @@ Problem parse_problem(const std::string &descriptor) {
     refuse(descriptor, "it has " + std::to_string(fields.size()) + " fields instead of 7 or 8");
 
   Problem p{};
-  p.text = descriptor;
+  p.name = p.text = descriptor;
   const std::string cell = fields[0] + ":" + fields[1];
   if (cell == "gru:lbr")
     p.cell = "gru", p.gates = 3;
@@ -59,6 +60,7 @@ Problem parse_problem(const std::string &descriptor) {
 
   p.input = take_number(descriptor, &fields[2], 'i');
   p.hidden = take_number(descriptor, &fields[2], 'h');
+  p.layers = fields[2].empty() ? 1 : take_number(descriptor, &fields[2], 'l');
   expect_end(descriptor, fields[2]);
   p.batch = take_number(descriptor, &fields[3], 'b');
   expect_end(descriptor, fields[3]);
@@ -75,15 +77,35 @@ Problem parse_problem(const std::string &descriptor) {
     refuse(descriptor, "the direction '" + fields[5] + "' is none of fwd, rev, bidi");
   if (fields[6] != "f32") refuse(descriptor, "the type '" + fields[6] + "' is not f32");
   p.ragged = fields.size() == 8;
+  if (p.ragged && p.layers > 1) refuse(descriptor, "sequences of different lengths are for one layer");
   if (p.ragged && fields[7] != "ragged") refuse(descriptor, "the last field '" + fields[7] + "' is not ragged");
   return p;
 }
+
+namespace {
+
+// "NAME = DESCRIPTOR", or a descriptor alone.
+Problem parse_line(const std::string &line) {
+  const size_t equals = line.find('=');
+  std::istringstream words(equals == std::string::npos ? line : line.substr(equals + 1));
+  std::string word, rest;
+  words >> word;
+  Problem problem = parse_problem(word);
+  if (words >> rest) refuse(problem.text, "'" + rest + "' follows it");
+  if (equals == std::string::npos) return problem;
+  const size_t begin = line.find_first_not_of(" \t"), end = line.find_last_not_of(" \t", equals - 1);
+  if (begin == equals) refuse(problem.text, "'=' follows no name");
+  problem.name = line.substr(begin, end - begin + 1);
+  return problem;
+}
+
+}  // namespace
 
 std::vector<Problem> read_problems(const std::vector<std::string> &arguments) {
   std::vector<Problem> problems;
   for (const std::string &argument : arguments) {
     if (argument.find(':') != std::string::npos) {
-      problems.push_back(parse_problem(argument));
+      problems.push_back(parse_line(argument));
       continue;
     }
     std::ifstream file(argument);
@@ -91,12 +113,10 @@ std::vector<Problem> read_problems(const std::vector<std::string> &arguments) {
     int number = 0;
     for (std::string line; std::getline(file, line);) {
       number++;
-      std::istringstream words(line.substr(0, line.find('#')));
-      std::string word;
-      if (!(words >> word)) continue;
+      line.erase(std::min(line.find('#'), line.size()));
+      if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
       try {
-        problems.push_back(parse_problem(word));
-        if (words >> word) refuse(problems.back().text, "'" + word + "' follows it on its line");
+        problems.push_back(parse_line(line));
       } catch (const std::invalid_argument &error) {
         throw std::invalid_argument(argument + ":" + std::to_string(number) + ": " + error.what());
       }

@@ -5,7 +5,7 @@
 //   gru:lbr:i64h64:b1:t100:fwd:f32
 //
 //   gru:lbr | gru:rbl | rnn:tanh   cell; a GRU's reset gate acts after (linear_before_reset = 1) or before the product
-//   i64h64                         input and hidden size
+//   i64h64, i64h64l2               input and hidden size; layers one over the other, where there are more than one
 //   b1                             batch
 //   t100                           time steps; t1 with fwd is streaming: the state stays from call to call
 //   fwd | rev | bidi               direction
@@ -22,10 +22,11 @@
 namespace hrnn {
 
 struct Problem {
-  std::string text;
+  std::string name;  // that its file gives it, or the descriptor
+  std::string text;  // the descriptor
   const char *cell;  // as in hrnn_problem
   int gates;
-  int input, hidden, batch, time;
+  int input, hidden, layers, batch, time;
   hrnn_direction direction;
   bool ragged;
 
@@ -33,9 +34,13 @@ struct Problem {
   double steps() const;  // full ones
   bool streaming() const { return time == 1 && direction == HRNN_FORWARD; }
   int directions() const { return direction == HRNN_BIDIRECTIONAL ? 2 : 1; }
-  size_t w_values() const { return size_t(directions()) * gates * hidden * input; }
-  size_t r_values() const { return size_t(directions()) * gates * hidden * hidden; }
-  size_t b_values() const { return size_t(directions()) * 2 * gates * hidden; }
+  int layer_input(int layer) const { return layer == 0 ? input : directions() * hidden; }
+  // Of all layers.
+  size_t w_values() const {
+    return size_t(directions()) * gates * hidden * (size_t(input) + size_t(layers - 1) * layer_input(1));
+  }
+  size_t r_values() const { return size_t(layers) * directions() * gates * hidden * hidden; }
+  size_t b_values() const { return size_t(layers) * directions() * 2 * gates * hidden; }
   size_t x_values() const { return size_t(time) * batch * input; }
   size_t y_values() const { return size_t(time) * directions() * batch * hidden; }
   // Floating-point operations of one time step, activations not counted.
@@ -46,7 +51,8 @@ struct Problem {
 // Throws std::invalid_argument that names the descriptor and the field that is wrong.
 Problem parse_problem(const std::string &descriptor);
 
-// Descriptors from the command line: each one a descriptor, or a file with one a line (# begins a comment).
+// Descriptors from the command line: each one a descriptor, or a file with one a line, which may have a name
+// (`name = descriptor`; # begins a comment).
 std::vector<Problem> read_problems(const std::vector<std::string> &arguments);
 
 }  // namespace hrnn

@@ -27,6 +27,31 @@ void relax(int *looks) {
 #endif
 }
 
+// The core that this thread runs on, -1 where that is not known.
+int core() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// To another core than this one, if it may use any. A system may wake a thread on its caller's core and leave it there,
+// and then they wait for each other by turns of the scheduler, several times slower than one of them alone.
+void leave_core(int core) {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (core < 0 || core >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(core, &others);
+  if (CPU_COUNT(&others) == 0) return;
+  sched_setaffinity(0, sizeof others, &others);
+  sched_setaffinity(0, sizeof allowed, &allowed);
+#else
+  (void)core;
+#endif
+}
+
 uint32_t load(const uint32_t *value) { return __atomic_load_n(value, __ATOMIC_ACQUIRE); }
 
 }  // namespace
@@ -55,6 +80,7 @@ struct hrnn_team {
   uint32_t busy = 0;  // a run has it
   // The work of a run. `round` is raised when there is some; a member whose index is below `count` does its part.
   uint32_t round = 0, count = 0, pending = 0;
+  int core = -1;  // the caller's
   bool stopping = false;
   void (*task)(void *, uint32_t) = nullptr;
   void *argument = nullptr;
@@ -83,6 +109,7 @@ void *member_main(void *argument) {
     next_round(team, seen);
     seen = load(&team->round);
     if (team->stopping) return nullptr;
+    if (core() == team->core) leave_core(team->core);
     if (member->index < team->count) team->task(team->argument, member->index);
     __atomic_sub_fetch(&team->pending, 1, __ATOMIC_ACQ_REL);
   }
@@ -108,6 +135,7 @@ void team_run(hrnn_team *team, uint32_t count, void (*task)(void *, uint32_t), v
   team->count = count;
   team->task = task;
   team->argument = argument;
+  team->core = core();
   begin_round(team);
   task(argument, 0);
   for (int looks = 0; load(&team->pending) != 0;) relax(&looks);

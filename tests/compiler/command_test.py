@@ -77,7 +77,8 @@ class Command(unittest.TestCase):
 
     def test_usage_errors_exit_with_2(self):
         for arguments in ([], ["bogus"], ["inspect"], ["inspect", "a.onnx", "--bogus"], ["run", "a.onnx"],
-                          ["explain", "a.onnx", "--dim", "batch"]):
+                          ["explain", "a.onnx", "--dim", "batch"], ["bench"], ["bench", "a.onnx", "--rounds", "0"],
+                          ["bench", "a.onnx", "--dim", "batch=2", "--inputs", "in.npz"]):
             result = hrnn(*arguments)
             self.assertEqual(result.returncode, 2, arguments)
             self.assertTrue(result.stderr.startswith("hrnn: error: "), result.stderr)
@@ -85,10 +86,10 @@ class Command(unittest.TestCase):
 
     def test_unknown_command_is_named_with_those_there_are(self):
         for arguments, fault in ((["foo"], "there is no command 'foo'"), ([], "a command is missing")):
-            self.assertIn(fault + "; the commands are compile, run, inspect, explain, kernels", hrnn(*arguments).stderr)
+            self.assertIn(fault + "; the commands are compile, run, inspect, explain, kernels, bench", hrnn(*arguments).stderr)
 
     def test_help_and_version(self):
-        for command in ([], ["compile"], ["run"], ["inspect"], ["explain"], ["kernels"]):
+        for command in ([], ["compile"], ["run"], ["inspect"], ["explain"], ["kernels"], ["bench"]):
             result = hrnn(*command, "--help")
             self.assertEqual(result.returncode, 0)
             self.assertIn("Usage: hrnn", result.stdout)
@@ -196,6 +197,69 @@ class Command(unittest.TestCase):
         self.assertTrue(parsed["kernels"])
         for kernel in parsed["kernels"]:
             self.assertIn(kernel["symbol"], text)
+
+    # ---- bench ----
+
+    def bench(self, *arguments):
+        result = hrnn("bench", "--json", "--rounds", "3", *arguments)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return json.loads(result.stdout)
+
+    def test_bench(self):
+        with open(self.path("layers.txt"), "w") as file:
+            file.write("# two layers\nsmall = gru:lbr:i8h8:b1:t1:fwd:f32\n\ngru:rbl:i64h256l2:b4:t20:bidi:f32  # large\n")
+        report = self.bench(self.model(), self.path("layers.txt"), "--dim", "time=400", "--threads", "2")
+        self.assertEqual([(row["name"], row["unit"], row["threads"]) for row in report["results"]],
+                         [(self.path("net.onnx"), "run", 2), ("small", "step", 2),
+                          ("gru:rbl:i64h256l2:b4:t20:bidi:f32", "step", 2)])
+        model, small, large = report["results"]
+        self.assertEqual(small["of"], "gru:lbr:i8h8:b1:t1:fwd:f32")
+        for row in report["results"]:
+            self.assertGreater(row["us"], 0)
+            self.assertLessEqual(row["us_p10"], row["us"])
+            self.assertLessEqual(row["us"], row["us_p90"])
+            self.assertAlmostEqual(row["share"], row["limit_us"] / row["us"])
+        self.assertGreater(large["us"], 20 * small["us"])
+        self.assertGreater(model["us"], 20 * self.bench(self.model(), "--dim", "time=2")["results"][0]["us"])
+        # What a step of 2 directions x 2 layers must compute: 4 rows x 3 gates x 256 units x (64 or 512 + 256) x 2, at the
+        # peak that is told beside it, on 2 threads.
+        flops = 2 * 4 * 3 * 256 * 2 * (64 + 256 + 512 + 256)
+        at_peak = flops / (2 * max(report["limits"]["gflops"].values()) * 1e3)
+        self.assertGreater(large["limit_us"], 0.5 * at_peak)
+        self.assertLess(large["limit_us"], 4 * at_peak)
+        self.assertEqual([level["level"] for level in report["limits"]["read"]][-1], "DRAM")
+
+    def test_bench_as_text(self):
+        result = hrnn("bench", "--rounds", "1", "name = rnn:tanh:i8h8:b1:t3:rev:f32", "--variant", "rnn.f32.sse41")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("| name | rnn.f32.sse41 | step |", result.stdout)
+        self.assertIn("GFLOP/s", result.stdout)
+
+    def test_bench_made_up_inputs(self):
+        model = gru_model()
+        model.graph.node[0].input[4] = "lengths"
+        model.graph.input.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch"]))
+        onnx.save(model, self.path("net.onnx"))
+        self.expect_error(hrnn("bench", self.path("net.onnx")), "'lengths'", "int32", "--inputs")
+        np.savez(self.path("in.npz"), lengths=np.array([4, 1], np.int32), **self.arrays)
+        self.assertGreater(self.bench(self.path("net.onnx"), "--inputs", self.path("in.npz"))["results"][0]["us"], 0)
+        np.savez(self.path("in.npz"), **self.arrays)
+        self.expect_error(hrnn("bench", self.path("net.onnx"), "--inputs", self.path("in.npz")), "in.npz", "'lengths'")
+
+    def test_bench_errors(self):
+        model = self.model()
+        self.expect_error(hrnn("bench", model, "--dim", "depth=3"), "'depth'", "'time', 'batch'")
+        self.expect_error(hrnn("bench", model, "--variant", "avx9"), "net.onnx", "avx9")
+        self.expect_error(hrnn("bench", self.path("gone.onnx")), "gone.onnx", "No such file")
+        self.expect_error(hrnn("bench", "nothing"), "'nothing'")
+        for descriptor, fault in (("gru:lbr:i8h8:b1:t1:fwd", "6 fields"), ("gru:lbr:i8h8:b1:t1:up:f32", "'up'"),
+                                  ("lstm:lbr:i8h8:b1:t1:fwd:f32", "'lstm:lbr'"), ("gru:lbr:i8h8l0:b1:t1:fwd:f32", "'l0'"),
+                                  ("gru:lbr:i8h8l2:b2:t1:fwd:f32:ragged", "one layer"),
+                                  ("gru:lbr:i8h8:b1:t1:fwd:f64", "'f64'"), ("= gru:lbr:i8h8:b1:t1:fwd:f32", "no name")):
+            self.expect_error(hrnn("bench", descriptor), fault)
+        with open(self.path("layers.txt"), "w") as file:
+            file.write("gru:lbr:i8h8:b1:t1:fwd:f32\n\nx = gru:lbr:i8:b1:t1:fwd:f32\n")
+        self.expect_error(hrnn("bench", self.path("layers.txt")), "layers.txt:3:", "'h'")
 
     # ---- compile ----
 

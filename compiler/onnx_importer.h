@@ -202,6 +202,9 @@ void import_if(OnnxNode &node);
 void import_gemm(OnnxNode &node);
 void import_matmul(OnnxNode &node);
 bool fuse_bias(OnnxNode &node);  // Add of a constant to a product; false where it is something else
+// y * factor + shift along axis 1 of the input `y`, a number a channel, made part of the product that y is a view of. False
+// where it is something else, or somebody else wants y.
+bool fuse_scaling(OnnxNode &node, size_t y, const Value &factor, const Value &shift);
 // x [..., in] times w [in, out] ([out, in] where `transposed` is false), plus bias [out] or kNoTensor.
 Value product(const OnnxNode &node, const Value &x, const Value &w, bool transposed, TensorId bias = kNoTensor);
 Value matrix_product(OnnxNode &node, const Value &a, const Value &b);  // of values of at least two dimensions

@@ -57,7 +57,7 @@ def operator_cases(hrnn):
 def model_cases():
     for name, path, inputs, _ in exported_models.models():
         yield name, "", onnx.load(path), inputs
-    for make in [whole_models.tagger, whole_models.spectrogram, whole_models.indexed]:
+    for make in [whole_models.tagger, whole_models.spectrogram, whole_models.normalized, whole_models.indexed]:
         for index, (model, inputs, _) in enumerate(make()):
             yield f"{make.__name__} {index}", "", model, inputs
 

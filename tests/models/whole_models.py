@@ -111,6 +111,36 @@ def spectrogram():
         yield parsed, {"sound": weights(batch, 2, time, 9)}, 5e-6
 
 
+# Normalisations that become part of a convolution, a product, and a product seen through a Transpose.
+NORMALIZED = """
+<ir_version: 8, opset_import: ["": 17]>
+normalized (float[batch, 3, time] x) => (float[time, batch, 4] y, float[batch, 5] z) {
+  a = Conv <kernel_shape = [3], pads = [1, 1]> (x, cw)
+  n = BatchNormalization <epsilon = 0.01> (a, s6, t6, m6, v6)
+  c = Relu (n)
+  rows = Transpose <perm = [2, 0, 1]> (c)
+  d = MatMul (rows, dw)
+  turned = Transpose <perm = [1, 2, 0]> (d)
+  e = BatchNormalization (turned, s4, t4, m4, v4)
+  steps = Transpose <perm = [2, 0, 1]> (e)
+  h, last = GRU <hidden_size = 4, linear_before_reset = 1> (steps, w, r, b)
+  y = Squeeze (h, one)
+  state = Squeeze (last, zero)
+  f = Gemm <transB = 1> (state, gw, gb)
+  z = BatchNormalization (f, s5, t5, m5, v5)
+}
+"""
+
+
+def normalized():
+    statistics = {f"{name}{count}": np.abs(weights(count)) if name == "v" else weights(count) for count in (4, 5, 6) for name in "stmv"}
+    parsed = model(NORMALIZED, {
+        "cw": weights(6, 3, 3), "dw": weights(6, 4), **gru("", 4, 4), "gw": weights(5, 4), "gb": weights(5), **statistics,
+        "zero": np.array([0]), "one": np.array([1])})
+    for batch, time in [(2, 6), (1, 1)]:
+        yield parsed, {"x": weights(batch, 3, time)}, 2e-6
+
+
 HALF = """
 <ir_version: 9, opset_import: ["": 17]>
 half (TYPE[time, batch, 4] x) => (TYPE[time, one, batch, 5] y, TYPE[one, batch, 5] yh) {
@@ -294,7 +324,7 @@ g (int64[n] i) => (float[n, 3] y) { y = Gather (table, i) }""", {"table": weight
 
 def main(hrnn):
     failures, count = 0, 0
-    for make in [tagger, spectrogram, half, functions, indexed]:
+    for make in [tagger, spectrogram, normalized, half, functions, indexed]:
         for case in make():
             parsed, inputs, tolerance = case[:3]
             names = [value.name for value in parsed.graph.output]

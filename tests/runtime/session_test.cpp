@@ -713,9 +713,26 @@ class RandomProgram {
   int64_t random_index(int64_t dim) { return pick(0, int(dim) - 1) - (pick(0, 1) == 0 ? dim : 0); }
   static int64_t resolved(int64_t index, int64_t dim) { return index < 0 ? index + dim : index; }
 
-  uint32_t index_constant(const std::vector<int64_t> &dims, const std::vector<int64_t> &indices) {
-    if (pick(0, 1) == 0) return builder_.constant<int64_t>(dims, indices);
-    return builder_.constant<int32_t>(dims, std::vector<int32_t>(indices.begin(), indices.end()));
+  // In either type; some of them through a Transpose, so that the indices of a tuple lie apart.
+  uint32_t index_constant(std::vector<int64_t> dims, std::vector<int64_t> indices) {
+    if (dims.size() >= 2 && pick(0, 2) == 0) {
+      const size_t last = dims.size() - 1;
+      Value given = {dims, {indices.begin(), indices.end()}};
+      std::swap(dims[last - 1], dims[last]);
+      const Value stored = tabulate(dims, [&](std::vector<int64_t> index) {
+        std::swap(index[last - 1], index[last]);
+        return given.at(index);
+      });
+      const uint32_t swapped = builder_.unary(OpKind::Transpose, "swapped indices",
+                                              builder_.template constant<int64_t>(dims, {stored.data.begin(), stored.data.end()}), {});
+      std::vector<int64_t> permutation(dims.size());
+      std::iota(permutation.begin(), permutation.end(), 0);
+      std::swap(permutation[last - 1], permutation[last]);
+      std::copy(permutation.begin(), permutation.end(), builder_.ops().back().ints);
+      return swapped;
+    }
+    if (pick(0, 1) == 0) return builder_.template constant<int64_t>(dims, indices);
+    return builder_.template constant<int32_t>(dims, std::vector<int32_t>(indices.begin(), indices.end()));
   }
 
   // Dimensions of indices that go along with x but for an axis.

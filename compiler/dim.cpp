@@ -58,6 +58,14 @@ void Dim::add(const Monomial &monomial, int64_t coefficient) {
   if (terms_.size() > kMaxTerms) throw ModelError("a shape computation of this model has too many terms");
 }
 
+std::optional<Dim::Offset> Dim::offset() const {
+  const auto constant = terms_.find({});
+  const int64_t number = constant == terms_.end() ? 0 : constant->second;
+  const std::optional<int> id = (*this - Dim(number)).symbol();
+  if (!id) return std::nullopt;
+  return Offset{*id, number};
+}
+
 Dim Dim::operator+(const Dim &other) const {
   Dim sum = *this;
   for (const auto &[monomial, coefficient] : other.terms_) sum.add(monomial, coefficient);

@@ -28,6 +28,12 @@ class Dim {
   std::optional<int64_t> literal() const;
   std::optional<int> symbol() const;  // set when the polynomial is one symbol, nothing else
   bool is(int64_t value) const { return literal() == value; }
+  // The symbol and the number of a polynomial that is the sum of one of each: T - 1.
+  struct Offset {
+    int symbol;
+    int64_t number;
+  };
+  std::optional<Offset> offset() const;
 
   // Throw ModelError on overflow or when a polynomial grows absurdly.
   Dim operator+(const Dim &other) const;

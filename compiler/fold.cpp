@@ -30,9 +30,12 @@ Graph graph_of(const Op &op, const std::vector<const Tensor *> &inputs, DataType
 }  // namespace
 
 bool can_evaluate(const Op &op) {
+  if (const auto *range = std::get_if<op::Range>(&op)) return range->first.literal().has_value();
   return std::holds_alternative<op::Elementwise>(op) || std::holds_alternative<op::Reduce>(op) ||
          std::holds_alternative<op::MatMul>(op) || std::holds_alternative<op::Gather>(op) ||
-         std::holds_alternative<op::Pad>(op);
+         std::holds_alternative<op::Pad>(op) || std::holds_alternative<op::GatherElements>(op) ||
+         std::holds_alternative<op::GatherND>(op) || std::holds_alternative<op::ScatterElements>(op) ||
+         std::holds_alternative<op::ScatterND>(op) || std::holds_alternative<op::TopK>(op);
 }
 
 Constant evaluate(const Op &op, const std::vector<const Tensor *> &inputs, DataType type,

@@ -82,6 +82,27 @@ struct Describer {
   std::string operator()(const op::Pad &op) const {
     return fmt::format("[{}] before, [{}] after, with {}", fmt::join(op.before, ", "), fmt::join(op.after, ", "), op.value);
   }
+  std::string operator()(const op::GatherElements &op) const {
+    return fmt::format("axis {} of {}", op.axis, graph.dims_text(node.inputs[0]));
+  }
+  std::string operator()(const op::GatherND &op) const {
+    const std::string batch = op.batch > 0 ? fmt::format(", batch {}", op.batch) : "";
+    return fmt::format("by {} of {}{}", op.size, graph.dims_text(node.inputs[0]), batch);
+  }
+  static std::string meets(const std::optional<Function> &reduction) {
+    return reduction ? std::string(", ") + function_info(static_cast<int64_t>(*reduction))->name : "";
+  }
+  std::string operator()(const op::ScatterElements &op) const {
+    return fmt::format("axis {} of {}{}", op.axis, graph.dims_text(node.inputs[0]), meets(op.reduction));
+  }
+  std::string operator()(const op::ScatterND &op) const {
+    return fmt::format("by {} of {}{}", op.size, graph.dims_text(node.inputs[0]), meets(op.reduction));
+  }
+  std::string operator()(const op::TopK &op) const {
+    return fmt::format("the {} along axis {} of {}", op.largest ? "largest" : "smallest", op.axis,
+                       graph.dims_text(node.inputs[0]));
+  }
+  std::string operator()(const op::Range &op) const { return fmt::format("from {} in steps of {}", op.first.text(graph.symbols), op.step); }
   std::string operator()(const op::Window &op) const {
     return fmt::format("axis {}, size {}, stride {}, dilation {}", op.axis, op.size, op.stride, op.dilation);
   }
@@ -144,7 +165,9 @@ int64_t Graph::parameter_count() const {
 const char *op_name(const Op &op) {
   static constexpr const char *kNames[] = {"Recurrent", "Dense",   "Transpose", "Slice",       "Select", "Unsqueeze",
                                            "Squeeze",   "Reshape", "Expand",    "Elementwise", "Concat", "Reduce",
-                                           "MatMul",    "Gather",  "Pad",       "Window"};
+                                           "MatMul",    "Gather",  "Pad",       "Window",
+                                           "GatherElements", "GatherND", "ScatterElements", "ScatterND",
+                                           "TopK",      "Range"};
   static_assert(std::size(kNames) == std::variant_size_v<Op>, "one name an operation, in the order of Op");
   return kNames[op.index()];
 }

@@ -89,6 +89,29 @@ struct Pad {
   std::vector<int64_t> before, after;
   double value = 0;
 };
+struct GatherElements {  // in: data, indices
+  int64_t axis = 0;
+};
+struct GatherND {  // in: data, indices: tuples of `size` along their last axis
+  int64_t size = 1, batch = 0;
+};
+// in: data, indices, updates. How an update meets what is there: replaces it, or a function of both.
+struct ScatterElements {
+  int64_t axis = 0;
+  std::optional<Function> reduction;
+};
+struct ScatterND {
+  int64_t size = 1;
+  std::optional<Function> reduction;
+};
+struct TopK {  // the indices of the largest (smallest) as the output's dimension says, in order
+  int64_t axis = 0;
+  bool largest = true;
+};
+struct Range {  // first, first + step, ... as many as the output's dimension says
+  Dim first;  // a literal, or a dimension and a literal
+  int64_t step = 1;
+};
 struct Window {  // a last axis of `size` elements `dilation` apart, for every `stride`-th position of the axis
   int64_t axis = 0, size = 1, stride = 1, dilation = 1;
 };
@@ -97,7 +120,8 @@ struct Window {  // a last axis of `size` elements `dilation` apart, for every `
 
 using Op = std::variant<op::Recurrent, op::Dense, op::Transpose, op::Slice, op::Select, op::Unsqueeze, op::Squeeze,
                         op::Reshape, op::Expand, op::Elementwise, op::Concat, op::Reduce, op::MatMul, op::Gather,
-                        op::Pad, op::Window>;
+                        op::Pad, op::Window, op::GatherElements, op::GatherND, op::ScatterElements, op::ScatterND,
+                        op::TopK, op::Range>;
 
 struct Node {
   Op op;

@@ -176,4 +176,70 @@ bool fuse_bias(OnnxNode &node) {
   return false;
 }
 
+namespace {
+
+// Whether nothing but one node reads a tensor, neither now nor, by one of its names, later.
+bool read_once(Importer &importer, TensorId tensor) {
+  int64_t readers = 0;
+  for (const Node &node : importer.graph().nodes) readers += std::count(node.inputs.begin(), node.inputs.end(), tensor);
+  for (const auto &[name, value] : importer.values) {
+    if (value.is_runtime() && value.tensor == tensor && importer.uses[name] > 1) return false;
+  }
+  return readers <= 1;
+}
+
+// The axis of a view's input that `axis` of its output is; nothing where it is none.
+std::optional<int64_t> axis_before(const Op &op, int64_t axis) {
+  if (const auto *transpose = std::get_if<op::Transpose>(&op)) return transpose->permutation[axis];
+  if (const auto *squeeze = std::get_if<op::Squeeze>(&op)) return axis < squeeze->axis ? axis : axis + 1;
+  if (const auto *unsqueeze = std::get_if<op::Unsqueeze>(&op)) {
+    if (axis == unsqueeze->axis) return std::nullopt;
+    return axis < unsqueeze->axis ? axis : axis - 1;
+  }
+  return std::nullopt;
+}
+
+// The product that `tensor` is a view of, its outputs along `axis`; null where it is none that only this view reads.
+Node *scalable_product(Importer &importer, TensorId tensor, int64_t axis) {
+  while (read_once(importer, tensor)) {
+    const Node *maker = importer.producer(tensor);
+    if (!maker) return nullptr;
+    Graph &graph = importer.graph();
+    if (std::holds_alternative<op::Dense>(maker->op)) {
+      const bool known = graph.is_constant(maker->inputs[1]) && (maker->inputs[2] == kNoTensor || graph.is_constant(maker->inputs[2]));
+      const bool outputs = axis + 1 == static_cast<int64_t>(graph.tensor(tensor).dims.size());
+      return known && outputs ? &graph.nodes[static_cast<size_t>(maker - graph.nodes.data())] : nullptr;
+    }
+    const auto before = axis_before(maker->op, axis);
+    if (!before) return nullptr;
+    axis = *before;
+    tensor = maker->inputs[0];
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+bool fuse_scaling(OnnxNode &node, size_t y, const Value &factor, const Value &shift) {
+  Importer &importer = node.importer();
+  const Value &value = node.input(y, "X");
+  if (!value.is_runtime() || !factor.is_constant() || !shift.is_constant()) return false;
+  Node *product = scalable_product(importer, value.tensor, 1);
+  if (!product) return false;
+  const auto &dense = std::get<op::Dense>(product->op);
+  const Constant &scale = *factor.constant, &offset = *shift.constant;
+  Constant w = *importer.graph().tensor(product->inputs[1]).constant;
+  Constant b = make_constant(w.type, {dense.out_features});
+  if (product->inputs[2] != kNoTensor) b = *importer.graph().tensor(product->inputs[2]).constant;
+  importer.charge(static_cast<int64_t>(w.bytes.size() + b.bytes.size()));
+  for (int64_t i = 0; i < w.elements(); ++i) {
+    w.set(i, w.real(i) * scale.real(dense.transposed ? i % dense.out_features : i / dense.in_features));
+  }
+  for (int64_t i = 0; i < dense.out_features; ++i) b.set(i, b.real(i) * scale.real(i) + offset.real(i));
+  product->inputs[1] = importer.tensor(node, importer.constant(std::move(w)));
+  product->inputs[2] = importer.tensor(node, importer.constant(std::move(b)));
+  node.set_output(0, value);
+  return true;
+}
+
 }  // namespace hrnn

@@ -240,14 +240,12 @@ ReadFunction read_function(OnnxNode &node) {
   return {static_cast<Function>(activation.kind), activation.alpha, activation.beta};
 }
 
-// A progression plus or minus a single integer, or the other way round. Nothing where neither operand is one.
+// A progression plus or minus a single known integer, or the other way round. Nothing where it is something else.
 std::optional<Value> moved_progression(const OnnxNode &node, Function function, const Value &a, const Value &b) {
   const bool left = a.kind == Value::Kind::Progression, right = b.kind == Value::Kind::Progression;
   if (!left && !right) return std::nullopt;
   const auto single = known_integers(left ? b : a);
-  if (left == right || !single || single->size() != 1) {
-    node.unsupported("computes with integers that depend on dynamic dimensions");
-  }
+  if (left == right || !single || single->size() != 1) return std::nullopt;
   const Value &many = left ? a : b;
   const Dim &first = (*many.elements)[0], &step = (*many.elements)[1], &other = (*single)[0];
   const bool minus = function == Function::Sub;
@@ -353,9 +351,7 @@ Value converted(const OnnxNode &node, const Value &value, DataType type) {
   Importer &importer = node.importer();
   if (type == value.type) return value;
   if (value.kind == Value::Kind::Symbolic || value.kind == Value::Kind::Progression) {
-    if (type != DataType::Int32 && type != DataType::Int64) {
-      node.unsupported("converts a shape that depends on dynamic dimensions to {}", type_name(type));
-    }
+    if (type != DataType::Int32 && type != DataType::Int64) return converted(node, importer.counted(node, value), type);
     const std::vector<Dim> &terms = *value.elements;
     if (value.kind == Value::Kind::Progression) return importer.progression(type, terms[0], terms[1], value.dims[0]);
     return importer.integers(type, shape_of(value), terms);

@@ -297,16 +297,27 @@ bool has_unusable_input(const Importer &importer, const onnx::NodeProto &proto) 
   return false;
 }
 
+// Shows a node that does not look for progressions the numbers instead; what they were is returned.
+std::unordered_map<std::string, Value> hide_progressions(const OnnxNode &node) {
+  Importer &importer = node.importer();
+  std::unordered_map<std::string, Value> hidden;
+  for (size_t i = 0; i < node.input_count(); ++i) {
+    if (!node.has_input(i) || node.input(i, "").kind != Value::Kind::Progression) continue;
+    const Value value = node.input(i, "");
+    hidden.emplace(node.input_name(i), value);
+    importer.values[node.input_name(i)] = importer.counted(node, value);
+  }
+  return hidden;
+}
+
 void import_known_node(Importer &importer, const onnx::NodeProto &proto) {
   OnnxNode node(proto, &importer);
   const OnnxOperator &entry = *find_operator(node.type());
   check_counts(node, entry);
-  for (size_t i = 0; !entry.takes_progressions && i < node.input_count(); ++i) {
-    if (!node.has_input(i) || node.input(i, "").kind != Value::Kind::Progression) continue;
-    node.unsupported("input '{}' holds integers that depend on dynamic dimensions", node.input_name(i));
-  }
+  const auto known = entry.takes_progressions ? std::unordered_map<std::string, Value>{} : hide_progressions(node);
   entry.import(node);
   node.finish();
+  for (const auto &[name, value] : known) importer.values[name] = value;
 }
 
 // What cannot be compiled, and what of the model that concerns. A node nobody needs, like one that only decides whether

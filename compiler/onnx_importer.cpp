@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "fold.h"
+#include "program.h"
 
 namespace hrnn {
 
@@ -154,9 +155,41 @@ TensorId Importer::stored(const OnnxNode &node, const Value &value) {
   return id;
 }
 
+// Integers that depend on dynamic dimensions, as a tensor.
+Value Importer::counted(const OnnxNode &node, const Value &value) {
+  const auto range = [&](const Dim &first, int64_t step, const Dim &count) {
+    if (step == 0 && first.literal() && count.is(1)) {
+      Constant number = make_constant(value.type, {1});
+      number.set(0, *first.literal());
+      Value one = constant(std::move(number));
+      one.tensor = tensor(node, one);
+      return one;
+    }
+    if (!first.literal() && !first.offset()) {
+      node.unsupported("uses the size {} as data; only one dynamic dimension and a fixed number are supported",
+                       first.text(graph_->symbols));
+    }
+    return emit(node, op::Range{first, step}, {}, value.type, {count});
+  };
+  const std::vector<Dim> &elements = *value.elements;
+  if (value.kind == Value::Kind::Progression) {
+    const auto step = elements[1].literal();
+    if (!step) node.unsupported("counts in steps of {}, which is not supported", elements[1].text(graph_->symbols));
+    return range(elements[0], *step, value.dims[0]);
+  }
+  if (elements.size() > static_cast<size_t>(kMaxOpInputs)) {
+    node.unsupported("uses {} sizes as data; at most {} are supported", elements.size(), kMaxOpInputs);
+  }
+  std::vector<TensorId> numbers;
+  for (const Dim &element : elements) numbers.push_back(range(element, 0, Dim(1)).tensor);
+  const Dims list = {Dim(static_cast<int64_t>(elements.size()))};
+  const TensorId joined = numbers.size() == 1 ? numbers[0] : emit(node, op::Concat{0}, numbers, value.type, list).tensor;
+  return emit(node, op::Reshape{}, {joined}, value.type, value.dims);
+}
+
 TensorId Importer::tensor(const OnnxNode &node, const Value &value) {
   if (value.kind == Value::Kind::Symbolic || value.kind == Value::Kind::Progression) {
-    node.unsupported("uses the shape of a tensor as data, which is not supported");
+    return tensor(node, counted(node, value));
   }
   if (value.kind == Value::Kind::Fill) {
     Value element = constant(*value.constant);

@@ -73,6 +73,8 @@ class Importer {
   Value view(const Value &value, const Dims &dims, const StridedView &view);
   Value with_dims(const Value &value, const Dims &dims);  // a known value, its elements in the same order
 
+  // A Symbolic or a Progression as a tensor.
+  Value counted(const OnnxNode &node, const Value &value);
   Value progression(DataType type, const Dim &first, const Dim &step, const Dim &count);
 
   // Adds a node; returns its output, which is known where the inputs are and the node computes (no view or layer). `name`
@@ -200,6 +202,9 @@ void import_if(OnnxNode &node);
 void import_gemm(OnnxNode &node);
 void import_matmul(OnnxNode &node);
 bool fuse_bias(OnnxNode &node);  // Add of a constant to a product; false where it is something else
+// y * factor + shift along axis 1 of the input `y`, a number a channel, made part of the product that y is a view of. False
+// where it is something else, or somebody else wants y.
+bool fuse_scaling(OnnxNode &node, size_t y, const Value &factor, const Value &shift);
 // x [..., in] times w [in, out] ([out, in] where `transposed` is false), plus bias [out] or kNoTensor.
 Value product(const OnnxNode &node, const Value &x, const Value &w, bool transposed, TensorId bias = kNoTensor);
 Value matrix_product(OnnxNode &node, const Value &a, const Value &b);  // of values of at least two dimensions
@@ -227,6 +232,14 @@ Value padded(const OnnxNode &node, const Value &value, const std::vector<int64_t
              const std::vector<int64_t> &after, double with);
 void import_tile(OnnxNode &node);
 void import_pad(OnnxNode &node);
+// ... onnx_index.cpp (elements chosen by numbers) ...
+void import_gather_elements(OnnxNode &node);
+void import_gather_nd(OnnxNode &node);
+void import_scatter_elements(OnnxNode &node);
+void import_scatter_nd(OnnxNode &node);
+void import_top_k(OnnxNode &node);
+// The first lengths[n] steps of sequence n backwards, the others as they are.
+Value reversed_by_lengths(OnnxNode &node, const Value &value, int64_t time, const Value &lengths);
 // ... onnx_elementwise.cpp ...
 Value apply(const OnnxNode &node, Function function, const std::vector<Value> &operands, double alpha = 0,
             double beta = 0);

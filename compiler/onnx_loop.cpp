@@ -286,7 +286,22 @@ class Body {
     return algebra.row(std::move(row));
   }
 
-  static std::optional<Count> known_count(const Value &value) {
+  // The size that a tensor holds which was made from a shape (Importer::counted), and converted perhaps.
+  std::optional<Dim> counted_size(TensorId tensor) const {
+    const Node *maker = importer_.producer(tensor);
+    if (!maker) return std::nullopt;
+    const auto *range = std::get_if<op::Range>(&maker->op);
+    const auto *function = std::get_if<op::Elementwise>(&maker->op);
+    if (range) return importer_.graph().tensor(tensor).dims[0].is(1) ? std::optional(range->first) : std::nullopt;
+    const bool same = std::holds_alternative<op::Reshape>(maker->op) || (function && function->function == Function::Cast);
+    return same ? counted_size(maker->inputs[0]) : std::nullopt;
+  }
+
+  std::optional<Count> known_count(const Value &value) const {
+    if (value.is_runtime()) {
+      const auto size = counted_size(value.tensor);
+      return size ? std::optional(Count{0, *size}) : std::nullopt;
+    }
     if (is_float(value.type) && value.is_constant() && value.constant->elements() == 1) {
       const double number = value.constant->real(0);
       const int64_t whole = value.constant->integer(0);

@@ -91,7 +91,8 @@ void import_rms_normalization(OnnxNode &node) {
   node.set_output(0, apply(node, Function::Mul, {values, scale}));
 }
 
-// At inference: x times a factor plus a shift a channel, which fold where the statistics are constants.
+// At inference: x times a factor plus a shift a channel, which fold where the statistics are constants, and become part of
+// the convolution or product before.
 void import_batch_normalization(OnnxNode &node) {
   const Value &x = node.input(0, "X");
   check_float(node, x);
@@ -114,6 +115,7 @@ void import_batch_normalization(OnnxNode &node) {
   const Value factor = apply(node, Function::Mul, {node.input(1, "scale"), inverse});
   const Value shift =
       apply(node, Function::Sub, {node.input(2, "B"), apply(node, Function::Mul, {node.input(3, "mean"), factor})});
+  if (fuse_scaling(node, 0, factor, shift)) return;
   node.set_output(0, apply(node, Function::MulAdd, {x, per_channel(node, factor, x.rank()),
                                                     per_channel(node, shift, x.rank())}));
 }

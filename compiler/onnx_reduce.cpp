@@ -46,6 +46,14 @@ std::vector<int64_t> reduced_axes(OnnxNode &node, int axes_input_since, size_t r
   return none_is_none ? std::vector<int64_t>{} : all_axes(rank);
 }
 
+// The product or sum of a shape that depends on dynamic dimensions, or nothing.
+std::optional<Dim> reduced_shape(Reduction reduction, const Value &value) {
+  if (value.kind != Value::Kind::Symbolic || value.rank() > 1) return std::nullopt;
+  if (reduction == Reduction::Prod) return product(*value.elements);
+  if (reduction != Reduction::Sum) return std::nullopt;
+  return std::accumulate(value.elements->begin(), value.elements->end(), Dim(0));
+}
+
 }  // namespace
 
 Value reduced(const OnnxNode &node, Reduction reduction, const Value &value, const std::vector<int64_t> &axes,
@@ -73,6 +81,10 @@ void import_reduce(OnnxNode &node) {
                                  [&](const ReductionRow &entry) { return node.type() == entry.type; });
   const bool keep = node.integer("keepdims", 1) != 0;
   const std::vector<int64_t> axes = reduced_axes(node, row->axes_input_since, value.rank());
+  if (const auto known = axes.size() == value.rank() ? reduced_shape(row->reduction, value) : std::nullopt) {
+    const std::vector<int64_t> dims(keep ? value.rank() : 0, 1);
+    return node.set_output(0, node.importer().integers(value.type, dims, {*known}));
+  }
   node.set_output(0, reduced(node, row->reduction, value, axes, keep));
 }
 

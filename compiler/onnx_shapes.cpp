@@ -490,15 +490,15 @@ void import_slice(OnnxNode &node) {
   node.set_output(0, value);
 }
 
-// Indices T - 1, T - 2, ..., 0 of a dimension of T: a reversal.
-Value gather_progression(OnnxNode &node, const Value &data, int64_t axis, const Value &picks) {
+// Indices T - 1, T - 2, ..., 0 of a dimension of T: a reversal. Nothing where it is another list.
+std::optional<Value> gather_progression(OnnxNode &node, const Value &data, int64_t axis, const Value &picks) {
   const Dim &extent = data.dims[axis], &first = (*picks.elements)[0], &step = (*picks.elements)[1];
   const bool all = picks.dims[0] == extent;
   if (all && step.is(1) && first.is(0)) return data;
   if (all && step.is(-1) && first == extent - Dim(1)) {
     return sliced(node, data, axis, -1, std::numeric_limits<int64_t>::min(), -1);
   }
-  node.unsupported("picks a range of indices other than all of a dynamic dimension, forward or backward");
+  return std::nullopt;
 }
 
 void import_gather(OnnxNode &node) {
@@ -509,7 +509,7 @@ void import_gather(OnnxNode &node) {
     node.fail("input indices ('{}') is {}; it must be int32 or int64", node.input_name(1), type_name(picks.type));
   }
   if (picks.kind == Value::Kind::Progression) {
-    return node.set_output(0, gather_progression(node, data, axis, picks));
+    if (const auto view = gather_progression(node, data, axis, picks)) return node.set_output(0, *view);
   }
   Dims dims(data.dims.begin(), data.dims.begin() + axis);
   dims.insert(dims.end(), picks.dims.begin(), picks.dims.end());
@@ -575,7 +575,7 @@ void import_split(OnnxNode &node) {
   }
 }
 
-// Only the reversal of whole sequences, which is what Keras' go_backwards becomes.
+// The reversal of whole sequences, which is what Keras' go_backwards becomes, is a view.
 void import_reverse_sequence(OnnxNode &node) {
   const Value &value = node.input(0, "input"), &lengths = node.input(1, "sequence_lens");
   const int64_t time = node.integer("time_axis", 0), batch = node.integer("batch_axis", 1);
@@ -590,11 +590,7 @@ void import_reverse_sequence(OnnxNode &node) {
   } else if (const auto known = known_integers(lengths)) {
     whole = std::all_of(known->begin(), known->end(), [&](const Dim &length) { return length == steps; });
   }
-  if (!whole) {
-    node.unsupported("reverses sequences by their lengths ('{}'); only whole sequences are supported: give the lengths "
-                     "to the recurrent layer as sequence_lens",
-                     node.input_name(1));
-  }
+  if (!whole) return node.set_output(0, reversed_by_lengths(node, value, time, lengths));
   node.set_output(0, sliced(node, value, time, -1, std::numeric_limits<int64_t>::min(), -1));
 }
 

@@ -8,6 +8,7 @@
 #include <limits>
 #include <unordered_map>
 
+#include "indexing.h"
 #include "pack.h"
 #include "program.h"
 #include "program_reader.h"
@@ -237,6 +238,43 @@ class Writer {
   }
   void lower(const Node &node, const op::Window &op, OpRecord *record) {
     set_inputs(node, begin(OpKind::Window, {op.axis, op.size, op.stride, op.dilation}, record));
+  }
+  void lower(const Node &node, const op::GatherElements &op, OpRecord *record) {
+    set_inputs(node, begin(OpKind::GatherElements, {op.axis}, record));
+  }
+  void lower(const Node &node, const op::GatherND &op, OpRecord *record) {
+    set_inputs(node, begin(OpKind::GatherND, {op.size, 0, op.batch}, record));
+  }
+  static int64_t scatter_reduction(const std::optional<Function> &reduction) {
+    return reduction ? static_cast<int64_t>(*reduction) : kReplace;
+  }
+  void lower(const Node &node, const op::ScatterElements &op, OpRecord *record) {
+    set_inputs(node, begin(OpKind::ScatterElements, {op.axis, scatter_reduction(op.reduction)}, record));
+  }
+  void lower(const Node &node, const op::ScatterND &op, OpRecord *record) {
+    set_inputs(node, begin(OpKind::ScatterND, {op.size, scatter_reduction(op.reduction)}, record));
+  }
+  // A dimension that is no input's: a literal, or a symbol.
+  int64_t stated_dim(const Node &node, const char *what, const Dim &dim) const {
+    if (dim.literal()) return *dim.literal();
+    const auto symbol = bound_symbol(dim);
+    if (!symbol) fail_shape(node, what, dim);
+    return *symbol;
+  }
+  void lower(const Node &node, const op::TopK &op, OpRecord *record) {
+    const Dim &count = graph_.tensor(node.outputs[0]).dims[op.axis];
+    set_inputs(node, begin(OpKind::TopK, {op.axis, stated_dim(node, "picks", count), op.largest}, record));
+  }
+  void lower(const Node &node, const op::Range &op, OpRecord *record) {
+    const Tensor &out = graph_.tensor(node.outputs[0]);
+    const int64_t count = stated_dim(node, "makes", out.dims[0]), type = runtime_type(out.type);
+    if (op.first.literal()) {
+      begin(OpKind::Range, {count, *op.first.literal(), op.step, type, 0}, record);
+      return;
+    }
+    const Dim::Offset first = *op.first.offset();
+    begin(OpKind::Range, {count, first.number, op.step, type, stated_dim(node, "counts with", Dim::symbol(first.symbol))},
+          record);
   }
   void lower(const Node &node, const op::Concat &op, OpRecord *record) {
     set_inputs(node, begin(OpKind::Concat, {op.axis}, record));

@@ -40,6 +40,17 @@ enum class OpKind : uint32_t {
   Pad = 15,       // with one value. ints: elements before each axis, then (from kPadAfter) after; reals: the value
   // A view: adds a last axis of `size` neighbours to every position. ints: axis, size, stride, dilation
   Window = 16,
+  // out [indices' shape]: along `axis` what the index says, along the others what stands beside it. ints: axis
+  GatherElements = 17,
+  // out [..., rest of data] of data and tuples of indices [..., n]. The first `batch` dimensions of both go together.
+  // ints: see TupleInt
+  GatherND = 18,
+  // in: data, indices, updates: the data with the updates where GatherElements or GatherND would find them.
+  // ints: axis or kTupleSize, then kScatterReduction (0: replaces; or Add, Mul, Min, Max of elementwise.h)
+  ScatterElements = 19,
+  ScatterND = 20,
+  TopK = 21,   // out: the indices of the k largest, in falling order (or smallest, rising). ints: see TopKInt
+  Range = 22,  // no inputs; out [count]: first, first + step, ... ints: see RangeInt
 };
 
 constexpr int64_t kInputDim = INT64_MIN;

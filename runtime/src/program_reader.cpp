@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "elementwise.h"
+#include "indexing.h"
 #include "pack.h"
 #include "reduce.h"
 #include "status.h"
@@ -32,6 +33,12 @@ const char *op_kind_name(uint32_t kind) {
     case OpKind::Gather: return "Gather";
     case OpKind::Pad: return "Pad";
     case OpKind::Window: return "Window";
+    case OpKind::GatherElements: return "GatherElements";
+    case OpKind::GatherND: return "GatherND";
+    case OpKind::ScatterElements: return "ScatterElements";
+    case OpKind::ScatterND: return "ScatterND";
+    case OpKind::TopK: return "TopK";
+    case OpKind::Range: return "Range";
   }
   return "unknown operation";
 }
@@ -420,16 +427,24 @@ class ProgramReader {
     return axis >= 0 && axis < rank ? HRNN_OK : bad_op(op, "there is no axis", axis);
   }
 
+  // A dimension that a program states: at least `least`, or a symbol that an input fixes.
+  hrnn_status check_stated_dim(const OpRecord &op, int64_t dim, int64_t least) {
+    if (dim >= least) return HRNN_OK;
+    if (dim > -2 || -2 - dim >= static_cast<int64_t>(symbol_bound_.size()) ||
+        symbol_bound_[static_cast<size_t>(-2 - dim)] == 0) {
+      return bad_op(op, "a dimension is neither a size nor a symbol that an input fixes but", dim);
+    }
+    return HRNN_OK;
+  }
+
   // The target shape of Reshape and Expand.
   hrnn_status check_target(const OpRecord &op, int64_t least) {
     if (op.ints[0] < 0 || op.ints[0] > HRNN_MAX_RANK) return bad_op(op, "there is no rank", op.ints[0]);
     for (int64_t i = 0; i < op.ints[0]; ++i) {
       const int64_t dim = op.ints[1 + i];
-      if (dim >= least || (least < 0 && is_input_dim(dim))) continue;
-      if (dim > -2 || -2 - dim >= static_cast<int64_t>(symbol_bound_.size()) ||
-          symbol_bound_[static_cast<size_t>(-2 - dim)] == 0) {
-        return bad_op(op, "a dimension is neither a size nor a symbol that an input fixes but", dim);
-      }
+      if (least < 0 && is_input_dim(dim)) continue;
+      const hrnn_status status = check_stated_dim(op, dim, least);
+      if (status != HRNN_OK) return status;
     }
     return HRNN_OK;
   }
@@ -542,13 +557,84 @@ class ProgramReader {
     return set_output(op, 0, a.dtype, a.rank > b.rank ? a.rank : b.rank);
   }
 
+  // Of everything that gathers or scatters.
+  hrnn_status check_indices(const OpRecord &op, uint32_t inputs) {
+    const hrnn_status status = check_operands(op, inputs, 0, 1, 0);
+    if (status != HRNN_OK) return status;
+    const int32_t dtype = input_of(op, kGatherIndices)->dtype;
+    if (dtype == HRNN_I32 || dtype == HRNN_I64) return HRNN_OK;
+    return bad_op(op, "the indices must be integers, their dtype is", dtype);
+  }
+
+  // Tuples of `batch` + n indices into dimensions of the data; the rank of what they pick.
+  hrnn_status check_tuples(const OpRecord &op, int64_t batch, int32_t *rank) {
+    const TensorRecord &data = *input_of(op, kGatherData), &indices = *input_of(op, kGatherIndices);
+    const int64_t size = op.ints[kTupleSize];
+    if (batch < 0 || batch >= indices.rank) return bad_op(op, "the indices have no batch dimensions", batch);
+    if (size < 1 || size > data.rank - batch) return bad_op(op, "the data cannot be picked from by tuples of", size);
+    *rank = indices.rank - 1 + data.rank - static_cast<int32_t>(size + batch);
+    return *rank > HRNN_MAX_RANK ? bad_op(op, "the rank would be", *rank) : HRNN_OK;
+  }
+
+  // Along an axis of data of the same rank.
+  hrnn_status check_index_axis(const OpRecord &op) {
+    const TensorRecord &data = *input_of(op, kGatherData), &indices = *input_of(op, kGatherIndices);
+    if (indices.rank != data.rank) return bad_op(op, "data and indices must have the same rank, the indices have", indices.rank);
+    return check_axis(op, op.ints[0], data.rank);
+  }
+
+  hrnn_status check_gather_tuples(const OpRecord &op) {
+    hrnn_status status = check_indices(op, 1u << kGatherData | 1u << kGatherIndices);
+    if (status != HRNN_OK) return status;
+    int32_t rank = input_of(op, kGatherData)->rank;
+    status = is_kind(op, OpKind::GatherND) ? check_tuples(op, op.ints[kTupleBatch], &rank) : check_index_axis(op);
+    return status != HRNN_OK ? status : set_output(op, 0, input_of(op, kGatherData)->dtype, rank);
+  }
+
+  hrnn_status check_scatter(const OpRecord &op) {
+    hrnn_status status = check_indices(op, 1u << kGatherData | 1u << kGatherIndices | 1u << kScatterUpdates);
+    if (status != HRNN_OK) return status;
+    const TensorRecord &data = *input_of(op, kGatherData);
+    int32_t rank = data.rank;
+    status = is_kind(op, OpKind::ScatterND) ? check_tuples(op, 0, &rank) : check_index_axis(op);
+    if (status == HRNN_OK) status = expect(op, kScatterUpdates, data.dtype, rank);
+    if (status != HRNN_OK) return status;
+    const int64_t reduction = op.ints[kScatterReduction];
+    if (!is_scatter_reduction(reduction)) return bad_op(op, "updates cannot be combined by function", reduction);
+    if (reduction != kReplace && (function_info(reduction)->types & type_bit(data.dtype)) == 0) {
+      return bad_op(op, "the function does not take dtype", data.dtype);
+    }
+    return set_output(op, 0, data.dtype, data.rank);
+  }
+
+  hrnn_status check_top_k(const OpRecord &op) {
+    hrnn_status status = check_operands(op, 1, 0, 1, 0);
+    if (status != HRNN_OK) return status;
+    const TensorRecord &x = *input_of(op, 0);
+    if ((kNumberTypes & type_bit(x.dtype)) == 0) return bad_op(op, "it cannot order dtype", x.dtype);
+    status = check_axis(op, op.ints[kTopKAxis], x.rank);
+    if (status == HRNN_OK) status = check_stated_dim(op, op.ints[kTopKCount], 0);
+    if (status != HRNN_OK) return status;
+    if (op.ints[kTopKLargest] != 0 && op.ints[kTopKLargest] != 1) {
+      return bad_op(op, "largest is neither 0 nor 1 but", op.ints[kTopKLargest]);
+    }
+    return set_output(op, 0, HRNN_I64, x.rank);
+  }
+
+  hrnn_status check_range(const OpRecord &op) {
+    hrnn_status status = check_operands(op, 0, 0, 1, 0);
+    if (status == HRNN_OK) status = check_stated_dim(op, op.ints[kRangeCount], 0);
+    if (status == HRNN_OK && op.ints[kRangeSymbol] != 0) status = check_stated_dim(op, op.ints[kRangeSymbol], INT64_MAX);
+    if (status != HRNN_OK) return status;
+    const int64_t type = op.ints[kRangeType];
+    if (type != HRNN_I32 && type != HRNN_I64) return bad_op(op, "it cannot count in dtype", type);
+    return set_output(op, 0, static_cast<int32_t>(type), 1);
+  }
+
   hrnn_status check_gather(const OpRecord &op) {
-    hrnn_status status = check_operands(op, 1u << kGatherData | 1u << kGatherIndices, 0, 1, 0);
+    hrnn_status status = check_indices(op, 1u << kGatherData | 1u << kGatherIndices);
     if (status != HRNN_OK) return status;
     const TensorRecord &data = *input_of(op, kGatherData), &indices = *input_of(op, kGatherIndices);
-    if (indices.dtype != HRNN_I32 && indices.dtype != HRNN_I64) {
-      return bad_op(op, "the indices must be integers, their dtype is", indices.dtype);
-    }
     status = check_axis(op, op.ints[0], data.rank);
     if (status != HRNN_OK) return status;
     const int32_t rank = data.rank - 1 + indices.rank;
@@ -614,6 +700,12 @@ class ProgramReader {
       case OpKind::MatMul: return check_matmul(op);
       case OpKind::Gather: return check_gather(op);
       case OpKind::Pad: return check_pad(op);
+      case OpKind::GatherElements:
+      case OpKind::GatherND: return check_gather_tuples(op);
+      case OpKind::ScatterElements:
+      case OpKind::ScatterND: return check_scatter(op);
+      case OpKind::TopK: return check_top_k(op);
+      case OpKind::Range: return check_range(op);
       default: return bad_op(op, "this runtime does not know operation kind", op.kind);
     }
   }

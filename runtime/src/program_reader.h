@@ -22,12 +22,16 @@ inline bool is_input_dim(int64_t dim) { return dim < kInputDim + HRNN_MAX_RANK; 
 enum RecurrentInput : int { kX = 0, kW = 1, kR = 2, kB = 3, kSequenceLens = 4, kInitialH = 5 };
 enum RecurrentOutput : int { kY = 0, kYh = 1 };
 enum DenseInput : int { kDenseX = 0, kDenseW = 1, kDenseB = 2 };
-enum GatherInput : int { kGatherData = 0, kGatherIndices = 1 };
+enum GatherInput : int { kGatherData = 0, kGatherIndices = 1, kScatterUpdates = 2 };  // of all that gather and scatter
 // Positions in OpRecord::ints.
 // kInPlace: 1 + the operand that has the dims of the result whatever they are, so that the result may take its memory; 0
 // where there is none.
 enum ElementwiseInt : int { kFunction = 0, kResultType = 1, kInPlace = 2 };
 enum ReduceInt : int { kReduction = 0, kReducedAxes = 1, kKeepAxes = 2 };
+enum TupleInt : int { kTupleSize = 0, kScatterReduction = 1, kTupleBatch = 2 };
+enum TopKInt : int { kTopKAxis = 0, kTopKCount = 1, kTopKLargest = 2 };        // count: as a dimension of Expand, or 0
+// count: likewise; kRangeSymbol: 0, or the symbol whose value is added to the first, as -2 - symbol.
+enum RangeInt : int { kRangeCount = 0, kRangeFirst = 1, kRangeStep = 2, kRangeType = 3, kRangeSymbol = 4 };
 enum WindowInt : int { kWindowAxis = 0, kWindowSize = 1, kWindowStride = 2, kWindowDilation = 3 };
 
 struct Program {

@@ -445,6 +445,9 @@ class Executor {
       }
       case Action::kMatMul: return run_matmul(instruction);
       case Action::kGather: return run_gather(instruction);
+      case Action::kScatter: return run_scatter(instruction);
+      case Action::kTopK: return run_top_k(instruction);
+      case Action::kRange: return run_range(instruction);
       case Action::kPackLayer: {
         const OpRecord &op = s_.program.ops[instruction.op];
         const SessionOp &state = s_.ops[instruction.op];
@@ -516,28 +519,54 @@ class Executor {
     return HRNN_OK;
   }
 
+  hrnn_status check_index(bool good, const BadIndex &bad) {
+    if (good) return HRNN_OK;
+    return fail(error_, HRNN_INVALID_ARGUMENT, "index %lld is out of range for dimension %d, which is %lld",
+                static_cast<long long>(bad.index), bad.axis, static_cast<long long>(bad.dim));
+  }
+
   hrnn_status run_gather(const Instruction &instruction) {
+    BadIndex bad = {};
+    const Operand *operands = instruction.operands;
+    return check_index(gather_elements(instruction.dtype, instruction.tuple, instruction.loop, instruction.inner,
+                                       at(operands[0]), at(operands[2]), at(operands[1]), &bad),
+                       bad);
+  }
+
+  hrnn_status run_scatter(const Instruction &instruction) {
+    BadIndex bad = {};
+    const Operand *operands = instruction.operands;
+    const int64_t reduction = s_.program.ops[instruction.op].ints[kScatterReduction];
+    return check_index(scatter_elements(instruction.dtype, reduction, instruction.tuple, instruction.loop,
+                                        instruction.inner, at(operands[0]), at(operands[2]), at(operands[1]), &bad),
+                       bad);
+  }
+
+  hrnn_status run_top_k(const Instruction &instruction) {
     const OpRecord &op = s_.program.ops[instruction.op];
     const int64_t size = dtype_bytes(instruction.dtype);
-    const bool wide = s_.program.tensors[op.inputs[kGatherIndices]].dtype == HRNN_I64;
-    const char *data = at(instruction.operands[0]), *indices = at(instruction.operands[2]);
-    char *to = at(instruction.operands[1]);
-    hrnn_status status = HRNN_OK;
+    const char *from = at(instruction.operands[0]);
+    int64_t *to = reinterpret_cast<int64_t *>(at(instruction.operands[1]));
     for_each_element(instruction.loop, [&](const int64_t *offsets) {
-      if (status != HRNN_OK) return;
-      const int64_t given = wide ? reinterpret_cast<const int64_t *>(indices)[offsets[0]]
-                                 : reinterpret_cast<const int32_t *>(indices)[offsets[0]];
-      const int64_t index = given < 0 ? given + instruction.count : given;
-      if (index < 0 || index >= instruction.count) {
-        status = fail(error_, HRNN_INVALID_ARGUMENT, "index %lld is out of range for dimension %lld, which is %lld",
-                      static_cast<long long>(given), static_cast<long long>(op.ints[0]),
-                      static_cast<long long>(instruction.count));
-        return;
-      }
-      copy_elements(instruction.inner, instruction.dtype, data + index * instruction.stride * size,
-                    to + offsets[1] * size);
+      top_k(instruction.dtype, op.ints[kTopKLargest] == 1, from + offsets[0] * size, instruction.inner.dims[0],
+            instruction.inner.strides[0][0], to + offsets[1], instruction.count, instruction.inner.strides[1][0]);
     });
-    return status;
+    return HRNN_OK;
+  }
+
+  hrnn_status run_range(const Instruction &instruction) {
+    const OpRecord &op = s_.program.ops[instruction.op];
+    char *to = at(instruction.operands[0]);
+    uint64_t value = static_cast<uint64_t>(instruction.count);  // wraps around
+    for_each_element(instruction.loop, [&](const int64_t *offsets) {
+      if (instruction.dtype == HRNN_I64) {
+        reinterpret_cast<int64_t *>(to)[offsets[0]] = static_cast<int64_t>(value);
+      } else {
+        reinterpret_cast<int32_t *>(to)[offsets[0]] = static_cast<int32_t>(static_cast<uint32_t>(value));
+      }
+      value += static_cast<uint64_t>(op.ints[kRangeStep]);
+    });
+    return HRNN_OK;
   }
 
   hrnn_status run_layer(const Instruction &instruction) {

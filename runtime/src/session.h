@@ -19,6 +19,7 @@
 #include "array.h"
 #include "elementwise.h"
 #include "hrnn/hrnn.h"
+#include "indexing.h"
 #include "matmul.h"
 #include "pack.h"
 #include "plan.h"
@@ -82,7 +83,10 @@ enum class Action : uint32_t {
   kElementwise,
   kReduce,
   kMatMul,
-  kGather
+  kGather,
+  kScatter,
+  kTopK,
+  kRange
 };
 
 struct Operand {
@@ -95,14 +99,15 @@ struct Instruction {
   uint32_t op;
   int32_t dtype;
   // Copy, dense, reduce: from, to. Fill: to. Packing: w, r, b (dense: w, b at 0 and 2). Layer: x, lengths, h0, y, h_n.
-  // Elementwise: operands, result. Matrices: a, b, y. Gather: data, to, indices.
+  // Elementwise: operands, result. Matrices: a, b, y. Gather, scatter: data or updates, to, indices. TopK: from, to.
+  // Range: to.
   Operand operands[5];
   // Over the elements of the operands; dense: rows are the innermost dimension; reduce: over what stays; matrices: over
-  // the leading dimensions; gather: over indices, with the result.
+  // the leading dimensions; gather, scatter: over tuples of indices (indexing.h); TopK: over the other axes.
   StridedLoop loop;
-  StridedLoop inner;   // reduce: over what is reduced; gather: over what one index picks
-  int64_t count;       // reduce: elements of the inner loop; gather: the dimension that is picked from
-  int64_t stride;      // gather: of that dimension
+  StridedLoop inner;   // reduce: over what is reduced; gather, scatter: over what one tuple picks; TopK: along its axis
+  int64_t count;       // reduce: elements of the inner loop; TopK: k; Range: the first
+  IndexTuple tuple;    // gather, scatter
   MatMulShape matrix;
   hrnn_run_args args;  // layer: all but the pointers
 };

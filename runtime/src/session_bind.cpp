@@ -379,21 +379,134 @@ class Binder {
     instruction.operands[2] = operand_at(to, type);
   }
 
+  // What gathering and scattering have in common: where tuples of indices lie, and what of the data (`picked`) and of the
+  // result or the updates (`given`) belongs to a tuple.
+  struct Picks {
+    TensorView indices;           // without the axis of a tuple's elements
+    TensorView outer_data, data;  // along the tuples, and what one of them picks
+    TensorView outer_given, given;
+    IndexTuple tuple;
+  };
+
+  static TensorView still(const TensorView &dims) {  // the same place for all
+    TensorView view = dims;
+    for (int64_t &stride : view.strides) stride = 0;
+    return view;
+  }
+
+  static void pick_along(Picks *picks, const TensorView &data, int32_t axis) {
+    IndexTuple &tuple = picks->tuple;
+    tuple.axes[tuple.count] = axis;
+    tuple.dims[tuple.count] = data.dims[axis];
+    tuple.strides[tuple.count++] = data.strides[axis];
+  }
+
+  static constexpr uint32_t first_axes(int64_t count) { return (1u << count) - 1; }
+
+  // Gather: all indices at one axis of the data, where the result has theirs.
+  static void find_picks_of_axis(const OpRecord &op, const TensorView &data, const TensorView &given, Picks *picks) {
+    const int32_t axis = static_cast<int32_t>(op.ints[0]);
+    const uint32_t picked_axes = first_axes(picks->indices.rank) << axis;
+    pick_along(picks, data, axis);
+    picks->outer_given = axes_of(given, picked_axes);
+    picks->given = axes_of(given, ~picked_axes);
+    picks->outer_data = still(picks->outer_given);
+    picks->data = axes_of(data, ~(1u << axis));
+  }
+
+  // GatherElements, ScatterElements: an index an element.
+  static void find_picks_of_elements(const OpRecord &op, const TensorView &data, const TensorView &given, Picks *picks) {
+    const int32_t axis = static_cast<int32_t>(op.ints[0]);
+    pick_along(picks, data, axis);
+    picks->outer_given = given;
+    picks->outer_data = given;
+    for (int32_t i = 0; i < given.rank; ++i) picks->outer_data.strides[i] = i == axis ? 0 : data.strides[i];
+  }
+
+  // GatherND, ScatterND: tuples along the last axis of the indices.
+  static void find_picks_of_tuples(const OpRecord &op, const TensorView &data, const TensorView &given, Picks *picks) {
+    const int32_t batch = is_kind(op, OpKind::GatherND) ? static_cast<int32_t>(op.ints[kTupleBatch]) : 0;
+    const int32_t last = --picks->indices.rank, size = static_cast<int32_t>(op.ints[kTupleSize]);
+    picks->tuple.index_stride = picks->indices.strides[last];
+    for (int32_t e = 0; e < size; ++e) pick_along(picks, data, batch + e);
+    picks->outer_given = axes_of(given, first_axes(last));
+    picks->given = axes_of(given, ~first_axes(last));
+    picks->outer_data = still(picks->outer_given);
+    for (int32_t i = 0; i < batch; ++i) picks->outer_data.strides[i] = data.strides[i];
+    picks->data = axes_of(data, ~first_axes(batch + size));
+  }
+
+  Picks find_picks(const OpRecord &op, const TensorView &data, const TensorView &given) {
+    Picks picks = {};
+    picks.indices = s_.tensors[op.inputs[kGatherIndices]].place.view;
+    picks.tuple.index_dtype = dtype(op.inputs[kGatherIndices]);
+    if (is_kind(op, OpKind::Gather)) {
+      find_picks_of_axis(op, data, given, &picks);
+    } else if (is_kind(op, OpKind::GatherND) || is_kind(op, OpKind::ScatterND)) {
+      find_picks_of_tuples(op, data, given, &picks);
+    } else {
+      find_picks_of_elements(op, data, given, &picks);
+    }
+    return picks;
+  }
+
+  Instruction &add_picks(Action action, uint32_t index, const Picks &picks, const Place &from, const Place &to) {
+    const OpRecord &op = program_.ops[index];
+    Instruction &instruction = add(action, index, dtype(op.outputs[0]));
+    instruction.operands[0] = operand_at(from, dtype(op.outputs[0]));
+    instruction.operands[1] = operand_at(to, dtype(op.outputs[0]));
+    instruction.operands[2] =
+        operand_at(s_.tensors[op.inputs[kGatherIndices]].place, dtype(op.inputs[kGatherIndices]));
+    instruction.tuple = picks.tuple;
+    return instruction;
+  }
+
   void emit_gather(uint32_t index, const Place &to) {
     const OpRecord &op = program_.ops[index];
-    const Place &data = s_.tensors[op.inputs[kGatherData]].place, &picks = s_.tensors[op.inputs[kGatherIndices]].place;
-    const int32_t axis = static_cast<int32_t>(op.ints[0]), pick_rank = picks.view.rank;
-    const uint32_t picked_axes = ((1u << pick_rank) - 1) << axis;
-    const TensorView rest = axes_of(data.view, ~(1u << axis)), to_rest = axes_of(to.view, ~picked_axes);
-    const TensorView to_picked = axes_of(to.view, picked_axes);
-    Instruction &instruction = add(Action::kGather, index, dtype(op.outputs[0]));
-    instruction.operands[0] = operand_at(data, dtype(op.outputs[0]));
-    instruction.operands[1] = operand_at(to, dtype(op.outputs[0]));
-    instruction.operands[2] = operand_at(picks, dtype(op.inputs[kGatherIndices]));
-    instruction.loop = strided_loop(picks.view, to_picked);
-    instruction.inner = strided_loop(rest, to_rest);
-    instruction.count = data.view.dims[axis];
-    instruction.stride = data.view.strides[axis];
+    const Place &data = s_.tensors[op.inputs[kGatherData]].place;
+    const Picks picks = find_picks(op, data.view, to.view);
+    Instruction &instruction = add_picks(Action::kGather, index, picks, data, to);
+    const TensorView *outer[] = {&picks.indices, &picks.outer_data, &picks.outer_given};
+    instruction.loop = strided_loop(outer, 3);
+    instruction.inner = strided_loop(picks.data, picks.given);
+  }
+
+  // The data is copied first.
+  void emit_scatter(uint32_t index, const Place &to) {
+    const OpRecord &op = program_.ops[index];
+    const Place &updates = s_.tensors[op.inputs[kScatterUpdates]].place;
+    copy(s_.tensors[op.inputs[kGatherData]].place, to, op.outputs[0]);
+    if (is_empty(updates.view)) return;
+    const Picks picks = find_picks(op, to.view, updates.view);
+    Instruction &instruction = add_picks(Action::kScatter, index, picks, updates, to);
+    const TensorView *outer[] = {&picks.indices, &picks.outer_given, &picks.outer_data};
+    const TensorView *inner[] = {&picks.data, &picks.given, &picks.data};
+    instruction.loop = strided_loop(outer, 3);
+    instruction.inner = strided_loop(inner, 3);
+  }
+
+  void emit_top_k(uint32_t index, const Place &to) {
+    const OpRecord &op = program_.ops[index];
+    const Place &from = s_.tensors[op.inputs[0]].place;
+    const int32_t axis = static_cast<int32_t>(op.ints[kTopKAxis]);
+    Instruction &instruction = add(Action::kTopK, index, dtype(op.inputs[0]));
+    instruction.operands[0] = operand_at(from, dtype(op.inputs[0]));
+    instruction.operands[1] = operand_at(to, HRNN_I64);
+    instruction.loop = strided_loop(axes_of(from.view, ~(1u << axis)), axes_of(to.view, ~(1u << axis)));
+    instruction.inner = {1, 2, {from.view.dims[axis]}, {{from.view.strides[axis]}, {to.view.strides[axis]}}};
+    instruction.count = to.view.dims[axis];
+  }
+
+  void emit_range(uint32_t index, const Place &to) {
+    const OpRecord &op = program_.ops[index];
+    Instruction &instruction = add(Action::kRange, index, dtype(op.outputs[0]));
+    const int64_t symbol = op.ints[kRangeSymbol];
+    const int64_t added = symbol == 0 ? 0 : s_.symbols[static_cast<size_t>(-2 - symbol)];
+    // Wraps around, as what is counted from it does.
+    instruction.count = static_cast<int64_t>(static_cast<uint64_t>(op.ints[kRangeFirst]) + static_cast<uint64_t>(added));
+    instruction.operands[0] = operand_at(to, instruction.dtype);
+    const TensorView *views[] = {&to.view};
+    instruction.loop = strided_loop(views, 1);
   }
 
   // The borders, axis by axis, each as wide as what the axes before leave; then what lies inside.
@@ -435,7 +548,13 @@ class Binder {
       case OpKind::Elementwise: return emit_elementwise(index, to);
       case OpKind::Reduce: return emit_reduce(index, to);
       case OpKind::MatMul: return emit_matmul(index, to);
-      case OpKind::Gather: return emit_gather(index, to);
+      case OpKind::Gather:
+      case OpKind::GatherElements:
+      case OpKind::GatherND: return emit_gather(index, to);
+      case OpKind::ScatterElements:
+      case OpKind::ScatterND: return emit_scatter(index, to);
+      case OpKind::TopK: return emit_top_k(index, to);
+      case OpKind::Range: return emit_range(index, to);
       default: return emit_pad(index, to);
     }
   }

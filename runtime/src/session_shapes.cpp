@@ -316,6 +316,60 @@ class ShapeInference {
     return HRNN_OK;
   }
 
+  // Along the axis there may be any number of indices; beside it, at most as many as the data has elements.
+  hrnn_status check_beside(const OpRecord &op) {
+    const int64_t *data = dims(op.inputs[kGatherData]), *indices = dims(op.inputs[kGatherIndices]);
+    for (int i = 0; i < rank(op.inputs[kGatherData]); ++i) {
+      if (i == op.ints[0] || indices[i] <= data[i]) continue;
+      return fail(error_, HRNN_INVALID_ARGUMENT, HRNN_OP_FORMAT "dimension %d of the indices is %lld, of the data %lld",
+                  HRNN_OP_NAME(op), i, static_cast<long long>(indices[i]), static_cast<long long>(data[i]));
+    }
+    return HRNN_OK;
+  }
+
+  hrnn_status infer_gather_elements(const OpRecord &op) {
+    memcpy(dims(op.outputs[0]), dims(op.inputs[kGatherIndices]), sizeof(SessionTensor::dims));
+    return check_beside(op);
+  }
+
+  // The dims of what tuples of indices pick.
+  hrnn_status infer_picked(const OpRecord &op, int batch, int64_t *out) {
+    const uint32_t data = op.inputs[kGatherData], indices = op.inputs[kGatherIndices];
+    const int last = rank(indices) - 1;
+    hrnn_status status = expect_dim(op, "the indices", kGatherIndices, last, op.ints[kTupleSize]);
+    for (int i = 0; status == HRNN_OK && i < batch; ++i) {
+      status = expect_dim(op, "the indices", kGatherIndices, i, dims(data)[i]);
+    }
+    for (int i = 0; i < last; ++i) out[i] = dims(indices)[i];
+    for (int i = batch + static_cast<int>(op.ints[kTupleSize]), to = last; i < rank(data); ++i) out[to++] = dims(data)[i];
+    return status;
+  }
+
+  hrnn_status infer_gather_nd(const OpRecord &op) {
+    return infer_picked(op, static_cast<int>(op.ints[kTupleBatch]), dims(op.outputs[0]));
+  }
+
+  hrnn_status infer_scatter(const OpRecord &op) {
+    memcpy(dims(op.outputs[0]), dims(op.inputs[kGatherData]), sizeof(SessionTensor::dims));
+    int64_t picked[HRNN_MAX_RANK];
+    memcpy(picked, dims(op.inputs[kGatherIndices]), sizeof(picked));
+    hrnn_status status = is_kind(op, OpKind::ScatterND) ? infer_picked(op, 0, picked) : check_beside(op);
+    for (int i = 0; status == HRNN_OK && i < rank(op.inputs[kScatterUpdates]); ++i) {
+      status = expect_dim(op, "the updates", kScatterUpdates, i, picked[i]);
+    }
+    return status;
+  }
+
+  hrnn_status infer_top_k(const OpRecord &op) {
+    const int axis = static_cast<int>(op.ints[kTopKAxis]);
+    const int64_t k = target_dim(op.ints[kTopKCount]), count = dims(op.inputs[0])[axis];
+    memcpy(dims(op.outputs[0]), dims(op.inputs[0]), sizeof(SessionTensor::dims));
+    dims(op.outputs[0])[axis] = k;
+    if (k <= count) return HRNN_OK;
+    return fail(error_, HRNN_INVALID_ARGUMENT, HRNN_OP_FORMAT "k is %lld, dimension %d has %lld elements",
+                HRNN_OP_NAME(op), static_cast<long long>(k), axis, static_cast<long long>(count));
+  }
+
   hrnn_status infer_pad(const OpRecord &op) {
     for (int i = 0; i < rank(op.inputs[0]); ++i) {
       dims(op.outputs[0])[i] = dims(op.inputs[0])[i] + op.ints[i] + op.ints[kPadAfter + i];  // at most 2^58
@@ -387,6 +441,12 @@ class ShapeInference {
         case OpKind::MatMul: status = infer_matmul(op); break;
         case OpKind::Gather: status = infer_gather(op); break;
         case OpKind::Pad: status = infer_pad(op); break;
+        case OpKind::GatherElements: status = infer_gather_elements(op); break;
+        case OpKind::GatherND: status = infer_gather_nd(op); break;
+        case OpKind::ScatterElements:
+        case OpKind::ScatterND: status = infer_scatter(op); break;
+        case OpKind::TopK: status = infer_top_k(op); break;
+        case OpKind::Range: dims(op.outputs[0])[0] = target_dim(op.ints[kRangeCount]); break;
         default: status = infer_elementwise(op); break;
       }
     }

@@ -630,12 +630,12 @@ TEST(GraphChecks, UnsupportedOperatorsAreListedTogether) {
   builder.input("x", {2}).output("c").output("d").output("e");
   builder.node("Det", {"x"}, {"a"}).name("n1");
   builder.node("Relu", {"a"}, {"b"}).name("n2");
-  builder.node("TopK", {"b", "b"}, {"c"}).name("n3");
+  builder.node("Unique", {"b"}, {"c"}).name("n3");
   builder.node("Dropout", {"x", "", "x"}, {"d"}).name("n4");
   NodeBuilder custom = builder.node("Fused", {"x"}, {"e"}).name("n5");
   custom.proto()->set_domain("com.example");
   EXPECT_THAT(builder.error(), AllOf(HasSubstr("4 node(s)"), HasSubstr("node 'n1' (Det)"),
-                                     HasSubstr("node 'n3' (TopK)"), HasSubstr("node 'n4' (Dropout)"),
+                                     HasSubstr("node 'n3' (Unique)"), HasSubstr("node 'n4' (Dropout)"),
                                      HasSubstr("com.example"), HasSubstr("supported operators: RNN, GRU")));
   EXPECT_THAT(builder.error(), ::testing::Not(HasSubstr("n2")));
 }

@@ -45,6 +45,64 @@ std::string error_of(const std::string &type, const OnnxDims &x, const std::vect
   return builder.error();
 }
 
+// y = BatchNormalization of what `before` makes of x.
+ModelBuilder normalized(const OnnxDims &x, int64_t channels, const std::function<void(ModelBuilder &)> &before) {
+  ModelBuilder builder;
+  builder.input("x", x).output("y");
+  for (const char *name : {"scale", "shift", "mean", "variance"}) builder.weights(name, {channels});
+  before(builder);
+  builder.node("BatchNormalization", {"made", "scale", "shift", "mean", "variance"}, {"y"});
+  return builder;
+}
+
+TEST(BatchNormalization, BecomesPartOfTheProductBefore) {
+  const ModelBuilder convolution = normalized({"batch", 2, "time"}, 4, [](ModelBuilder &builder) {
+    builder.weights("w", {4, 2, 1});
+    builder.node("Conv", {"x", "w"}, {"made"});
+  });
+  const std::vector<std::string> all = operations(convolution.import());
+  EXPECT_THAT(all, ::testing::Contains("Dense 2 -> 4, bias"));
+  EXPECT_THAT(all, ::testing::Not(::testing::Contains(HasSubstr("MulAdd"))));
+
+  const ModelBuilder gemm = normalized({"batch", 3}, 2, [](ModelBuilder &builder) {
+    builder.weights("w", {2, 3}, {1, 2, 3, 4, 5, 6}).weights("b", {2}, {10, 20});
+    builder.node("Gemm", {"x", "w", "b"}, {"made"}).attr("transB", int64_t{1});
+  });
+  const Graph graph = gemm.import();
+  ASSERT_EQ(graph.nodes.size(), 1u);
+  const Constant &w = *graph.tensor(graph.nodes[0].inputs[1]).constant, &b = *graph.tensor(graph.nodes[0].inputs[2]).constant;
+  for (int64_t unit = 0; unit < 2; ++unit) {  // scale, shift, mean and variance are 0.01 and 0.02
+    const double value = 0.01 * static_cast<double>(unit + 1), factor = value / std::sqrt(value + 1e-5);
+    for (int64_t k = 0; k < 3; ++k) EXPECT_NEAR(w.real(unit * 3 + k), static_cast<double>(unit * 3 + k + 1) * factor, 1e-6);
+    EXPECT_NEAR(b.real(unit), static_cast<double>(10 * (unit + 1)) * factor + value - value * factor, 1e-5);
+  }
+}
+
+TEST(BatchNormalization, StaysWhereTheProductIsNeededItselfOrChannelsAreNotItsOutputs) {
+  const auto mul_add = ::testing::Contains(HasSubstr("MulAdd"));
+  EXPECT_THAT(operations(normalized({"batch", 3}, 2, [](ModelBuilder &builder) {
+                           builder.weights("w", {3, 2}).output("made");
+                           builder.node("MatMul", {"x", "w"}, {"made"});
+                         }).import()),
+              mul_add);
+  EXPECT_THAT(operations(normalized({"batch", 3}, 2, [](ModelBuilder &builder) {
+                           builder.weights("w", {3, 2}).output("z");
+                           builder.node("MatMul", {"x", "w"}, {"made"});
+                           builder.node("Transpose", {"made"}, {"z"});
+                         }).import()),
+              mul_add);
+  EXPECT_THAT(operations(normalized({"batch", 5, 3}, 5, [](ModelBuilder &builder) {
+                           builder.weights("w", {3, 5});
+                           builder.node("MatMul", {"x", "w"}, {"made"});
+                         }).import()),
+              mul_add);
+  EXPECT_THAT(operations(normalized({"batch", 3}, 2, [](ModelBuilder &builder) {
+                           builder.input("w", {3, 2});
+                           builder.node("MatMul", {"x", "w"}, {"made"});
+                         }).import()),
+              mul_add);
+}
+
 TEST(Operators, ErrorsNameWhatIsWrong) {
   const struct {
     const char *message;

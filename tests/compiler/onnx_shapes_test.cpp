@@ -449,15 +449,6 @@ TEST(Shapes, ArithmeticWithDynamicDimensions) {
   EXPECT_THAT(inexact.error(), AllOf(HasSubstr("node 'n' (Div)"), HasSubstr("batch by 2")));
 }
 
-TEST(Shapes, AsDataAreRefused) {
-  ModelBuilder builder = unary("Shape");
-  EXPECT_THAT(builder.error(), HasSubstr("shape of a tensor as data"));
-  ModelBuilder fixed;
-  fixed.input("x", {4, 5}).output("y");
-  fixed.node("Shape", {"x"}, {"y"});
-  EXPECT_THAT(folded(fixed), ElementsAre(4, 5));
-}
-
 TEST(Shapes, StartAndEndOfShape) {
   const auto shape = [](int64_t opset) {
     ModelBuilder builder(opset);

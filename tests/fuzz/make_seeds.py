@@ -68,6 +68,11 @@ def models():
     op_model("slice", "Slice", {"a": i64(0), "b": i64(2), "c": i64(2), "d": i64(-1)})
     op_model("slice_attributes", "Slice", {}, opset=9, axes=[1], starts=[-1], ends=[9])
     op_model("gather", "Gather", {"i": i64(-1).reshape(())}, axis=1)
+    op_model("gather_elements", "GatherElements", {"i": np.array([[[0], [-1]]], np.int64)}, (1, 2, 3), axis=2)
+    op_model("gather_nd", "GatherND", {"i": i64(0, -1).reshape(2, 1)}, (2, 3), batch_dims=1)
+    op_model("scatter_elements", "ScatterElements", {"i": np.array([[0], [-1]], np.int32), "u": np.ones((2, 1), F32)}, (2, 3), axis=1)
+    op_model("scatter_nd", "ScatterND", {"i": i64(0, -1).reshape(1, 2), "u": np.ones((1, 3), F32)}, ("n", 2, 3), opset=18, reduction="max")
+    op_model("top_k", "TopK", {"k": i64(2)}, ("n", 3), largest=0)
     op_model("squeeze", "Squeeze", {"a": i64(1)}, ("n", 1, 3))
     op_model("unsqueeze", "Unsqueeze", {"a": i64(0, 2)})
     op_model("unsqueeze_attributes", "Unsqueeze", {}, opset=11, axes=[0])
@@ -79,6 +84,11 @@ def models():
     op_model("identity", "Identity", {})
     op_model("dropout", "Dropout", {}, opset=11, ratio=0.5)
     node = helper.make_node
+    save("reverse_sequence", [node("ReverseSequence", ["x", "l"], ["y"], batch_axis=0, time_axis=1)],
+         [("x", F32, ["n", "t", 2]), ("l", np.int64, ["n"])], ["y"], {})
+    save("range", [node("Shape", ["x"], ["s"]), node("Gather", ["s", "zero"], ["t"]), node("Range", ["zero", "t", "one"], ["r"]),
+                   node("Gather", ["table", "r"], ["g"]), node("Cast", ["t"], ["f"], to=TensorProto.FLOAT), node("Div", ["g", "f"], ["y"])],
+         [("x", F32, ["t", 2])], ["y"], {"zero": i64(0).reshape(()), "one": i64(1).reshape(()), "table": np.ones((3, 2), F32)})
     shape_arithmetic = [
         node("Shape", ["x"], ["s"]), node("Gather", ["s", "zero"], ["n"]), node("Unsqueeze", ["n", "axis"], ["n1"]),
         node("Concat", ["n1", "rest"], ["to"], axis=0), node("ConstantOfShape", ["to"], ["zeros"]),

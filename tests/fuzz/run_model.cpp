@@ -8,6 +8,9 @@
 
 #include "runtime/session_kernels.h"
 
+// A model may ask for more memory than there is, and is then refused: malloc says so here as it does elsewhere.
+extern "C" const char *__asan_default_options() { return "allocator_may_return_null=1:max_allocation_size_mb=512"; }
+
 namespace hrnn_fuzz {
 namespace {
 

@@ -20,7 +20,7 @@ int main(int argc, char **argv) {
       if (!proto.ParseFromString(bytes)) continue;
       const hrnn::CompiledModel model = hrnn::lower(hrnn::import_onnx(proto, "no folder"), "seed");
       std::ofstream out(std::filesystem::path(argv[2]) / entry.path().filename(), std::ios::binary);
-      out.put(char(std::min<size_t>(255, (model.weights.size() + 63) / 64))).put(1);
+      out.put(char(std::min<size_t>(255, (model.weights.size() + 63) / 64))).put(3);
       out.write(reinterpret_cast<const char *>(model.program.data()), std::streamsize(model.program.size()));
     } catch (const hrnn::ModelError &) {  // a model that is refused is no program
     }

@@ -155,7 +155,7 @@ def loop_table(hrnn, failures):
 
 EXPORTERS = {"torchscript": "torch.onnx.export(dynamo=False)", "dynamo": "torch.onnx.export(dynamo=True)",
              "keras_tensorflow": "Keras on TensorFlow", "keras_jax": "Keras on JAX",
-             "tf_keras": "tf_keras (Keras 2), tf2onnx", "flax": "Flax cells in lax.scan"}
+             "tf_keras": "tf_keras (Keras 2), tf2onnx", "flax": "Flax cells in lax.scan", "mlx": "MLX, examples/mlx"}
 
 
 def exporter_table(hrnn, failures):

@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exported models, compared with what the framework computed, on every usable variant.
 
-NAME.onnx with NAME.in.npz and NAME.expected.npz; export_models.py, export_keras.py and export_flax.py make them. What
-cannot be compiled yet is listed in docs/compatibility.md, which compatibility.py keeps true.
+NAME.onnx with NAME.in.npz and NAME.expected.npz; the scripts export_*.py beside this one make them.
 """
 import pathlib
 import sys
@@ -35,22 +34,17 @@ def models(prefix=""):
 def main(hrnn):
     variants = common.usable_variants(hrnn)
     assert variants, "this build has no kernels that this machine can run"
-    computed, failures = 0, 0
+    count, failures = 0, 0
     for name, path, inputs, expected in models():
-        try:
-            common.run(hrnn, path, inputs)
-        except common.Refused:
-            print(f"not supported: {name}")
-            continue
-        computed += 1
+        count += 1
         size = max(1.0, *(np.max(np.abs(value), initial=0) for value in expected.values()))
         for variant in variants:
             worst = common.largest_difference(common.run(hrnn, path, inputs, variant), expected) / float(size)
             passed = worst < tolerance(expected)
             failures += not passed
             print(f"{'passed' if passed else 'FAILED'} {name} on {variant}: largest difference {worst:.1e}")
-    print(f"{computed} models on {', '.join(variants)}, {failures} failures")
-    return failures > 0 or computed < 40
+    print(f"{count} models on {', '.join(variants)}, {failures} failures")
+    return failures > 0 or count < 100
 
 
 if __name__ == "__main__":

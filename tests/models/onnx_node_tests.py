@@ -32,7 +32,7 @@ TYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT
 # Inputs that say the shape of a result. They must be known when a model is compiled, so the cases that feed them get them
 # as initializers.
 OF_SHAPE = {"Reshape": [1], "Expand": [1], "ConstantOfShape": [0], "Squeeze": [1], "Unsqueeze": [1], "Tile": [1],
-            "Split": [1], "Slice": [1, 2, 3, 4], "Pad": [1, 2, 3], "Dropout": [2], "Range": [0, 1, 2],
+            "Split": [1], "Slice": [1, 2, 3, 4], "Pad": [1, 2, 3], "Dropout": [2], "Range": [0, 1, 2], "TopK": [1],
             **{f"Reduce{name}": [1] for name in ["Sum", "Mean", "Max", "Min", "Prod", "SumSquare", "L1", "L2", "LogSum",
                                                  "LogSumExp"]}}
 # Relative to the largest expected value, at least to 1. Those of 16-bit types are their spacing; the package computes

@@ -111,6 +111,36 @@ def spectrogram():
         yield parsed, {"sound": weights(batch, 2, time, 9)}, 5e-6
 
 
+# Normalisations that become part of a convolution, a product, and a product seen through a Transpose.
+NORMALIZED = """
+<ir_version: 8, opset_import: ["": 17]>
+normalized (float[batch, 3, time] x) => (float[time, batch, 4] y, float[batch, 5] z) {
+  a = Conv <kernel_shape = [3], pads = [1, 1]> (x, cw)
+  n = BatchNormalization <epsilon = 0.01> (a, s6, t6, m6, v6)
+  c = Relu (n)
+  rows = Transpose <perm = [2, 0, 1]> (c)
+  d = MatMul (rows, dw)
+  turned = Transpose <perm = [1, 2, 0]> (d)
+  e = BatchNormalization (turned, s4, t4, m4, v4)
+  steps = Transpose <perm = [2, 0, 1]> (e)
+  h, last = GRU <hidden_size = 4, linear_before_reset = 1> (steps, w, r, b)
+  y = Squeeze (h, one)
+  state = Squeeze (last, zero)
+  f = Gemm <transB = 1> (state, gw, gb)
+  z = BatchNormalization (f, s5, t5, m5, v5)
+}
+"""
+
+
+def normalized():
+    statistics = {f"{name}{count}": np.abs(weights(count)) if name == "v" else weights(count) for count in (4, 5, 6) for name in "stmv"}
+    parsed = model(NORMALIZED, {
+        "cw": weights(6, 3, 3), "dw": weights(6, 4), **gru("", 4, 4), "gw": weights(5, 4), "gb": weights(5), **statistics,
+        "zero": np.array([0]), "one": np.array([1])})
+    for batch, time in [(2, 6), (1, 1)]:
+        yield parsed, {"x": weights(batch, 3, time)}, 2e-6
+
+
 HALF = """
 <ir_version: 9, opset_import: ["": 17]>
 half (TYPE[time, batch, 4] x) => (TYPE[time, one, batch, 5] y, TYPE[one, batch, 5] yh) {
@@ -169,6 +199,62 @@ layer (float[time, batch, 4] x) => (float[time, batch, 5] y) {
     for _ in range(2):
         y = np.exp(y) / np.sum(np.exp(y), axis=(1, 2), keepdims=True)
     yield model(FUNCTIONS, initializers, check=False), {"x": x}, 2e-6, {"y": y}
+
+
+# What stands around layers of sequences of several lengths: reversed by them, sorted by them and put back, the last step of
+# each, a mean over the steps there are, a one in the place of the largest.
+INDEXED = """
+<ir_version: 8, opset_import: ["": 18]>
+indexed (float[batch, time, 4] x, int64[batch] lengths) => (float[batch, 5] last, float[batch, 5] last_again, float[batch, time, 5] back,
+                                                             float[batch, 5] mean, float[batch, 5] best) {
+  turned = ReverseSequence <batch_axis = 0, time_axis = 1> (x, lengths)
+  shape = Shape (lengths)
+  sorted, order = TopK <axis = 0> (lengths, shape)
+  rows = Gather (turned, order)
+  steps = Transpose <perm = [1, 0, 2]> (rows)
+  y, yh = GRU <hidden_size = 5, linear_before_reset = 1> (steps, w, r, b)
+  y3 = Squeeze (y, one)
+  states = Transpose <perm = [1, 0, 2]> (y3)
+  count = Squeeze (shape)
+  numbers = Range (zero, count, step)
+  blank = ConstantOfShape (shape)
+  blanks = Cast <to = 7> (blank)
+  places = ScatterElements (blanks, order, numbers)
+  z = Gather (states, places)
+  back = ReverseSequence <batch_axis = 0, time_axis = 1> (z, lengths)
+  before = Sub (lengths, step)
+  column = Unsqueeze (before, one)
+  number_column = Unsqueeze (numbers, one)
+  tuples = Concat <axis = 1> (number_column, column)
+  last = GatherND (z, tuples)
+  deep = Unsqueeze (column, one)
+  five = Expand (deep, wide)
+  picked = GatherElements <axis = 1> (z, five)
+  last_again = Squeeze (picked, one)
+  sum = ReduceSum <keepdims = 0> (z, one)
+  long = Shape <start = 1, end = 2> (x)
+  divisor = Cast <to = 1> (long)
+  mean = Div (sum, divisor)
+  largest = ArgMax <axis = 1> (last)
+  empty = Mul (last, nothing)
+  ones = Unsqueeze (number_column, one)
+  place3 = Unsqueeze (largest, one)
+  place = Concat <axis = 2> (ones, place3)
+  update = Expand (unit, update_shape)
+  best = ScatterND <reduction = "add"> (empty, place, update)
+}
+"""
+
+
+def indexed():
+    for batch, time in [(3, 7), (1, 1), (5, 4)]:
+        parsed = model(INDEXED, {
+            **gru("", 4, 5), "one": np.array([1]), "zero": np.array(0), "step": np.array(1), "wide": np.array([1, 1, 5]),
+            "nothing": np.zeros(1, np.float32), "unit": np.ones(1, np.float32), "update_shape": np.array([batch, 1])},
+            check=False)
+        x, lengths = weights(batch, time, 4), RANDOM.integers(1, time + 1, batch)
+        lengths[0] = time
+        yield parsed, {"x": x, "lengths": lengths}, 2e-6
 
 
 EXTRACTED = """
@@ -238,7 +324,7 @@ g (int64[n] i) => (float[n, 3] y) { y = Gather (table, i) }""", {"table": weight
 
 def main(hrnn):
     failures, count = 0, 0
-    for make in [tagger, spectrogram, half, functions]:
+    for make in [tagger, spectrogram, normalized, half, functions, indexed]:
         for case in make():
             parsed, inputs, tolerance = case[:3]
             names = [value.name for value in parsed.graph.output]

@@ -2,6 +2,7 @@
 //
 // Sessions end to end: what comes out is compared with double-precision code written from the definitions of the
 // operations.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -50,6 +51,7 @@ using hrnn_test::expected_sequence;
 using hrnn_test::kNone;
 using hrnn_test::Layer;
 using hrnn_test::OpKind;
+using hrnn_test::OpRecord;
 using hrnn_test::ProgramBuilder;
 using hrnn_test::Sequence;
 
@@ -605,7 +607,7 @@ class RandomProgram {
     const int rank = static_cast<int>(x.dims.size());
     const int axis = rank > 0 ? pick(0, rank - 1) : 0;
     const size_t a = static_cast<size_t>(axis);
-    switch (pick(0, 12)) {
+    switch (pick(0, 16)) {
       case 0: {
         std::vector<int64_t> permutation(static_cast<size_t>(rank)), dims(permutation.size());
         std::iota(permutation.begin(), permutation.end(), 0);
@@ -698,8 +700,207 @@ class RandomProgram {
       }
       case 9: return add_concat(name, chosen, a);
       case 10: return add_dense(name, in, x);
+      case 11: return add_gather_elements(name, in, x, axis);
+      case 12: return add_gather_tuples(name, in, x);
+      case 13: return add_scatter_elements(name, in, x, axis);
+      case 14: return add_scatter_tuples(name, in, x);
+      case 15: return add_top_k(name, in, x, axis);
       default: return add_layer(name, in, x);
     }
+  }
+
+  // An index into a dimension, half of them counted from the end.
+  int64_t random_index(int64_t dim) { return pick(0, int(dim) - 1) - (pick(0, 1) == 0 ? dim : 0); }
+  static int64_t resolved(int64_t index, int64_t dim) { return index < 0 ? index + dim : index; }
+
+  // In either type; some of them through a Transpose, so that the indices of a tuple lie apart.
+  uint32_t index_constant(std::vector<int64_t> dims, std::vector<int64_t> indices) {
+    if (dims.size() >= 2 && pick(0, 2) == 0) {
+      const size_t last = dims.size() - 1;
+      Value given = {dims, {indices.begin(), indices.end()}};
+      std::swap(dims[last - 1], dims[last]);
+      const Value stored = tabulate(dims, [&](std::vector<int64_t> index) {
+        std::swap(index[last - 1], index[last]);
+        return given.at(index);
+      });
+      const uint32_t swapped = builder_.unary(OpKind::Transpose, "swapped indices",
+                                              builder_.template constant<int64_t>(dims, {stored.data.begin(), stored.data.end()}), {});
+      std::vector<int64_t> permutation(dims.size());
+      std::iota(permutation.begin(), permutation.end(), 0);
+      std::swap(permutation[last - 1], permutation[last]);
+      std::copy(permutation.begin(), permutation.end(), builder_.ops().back().ints);
+      return swapped;
+    }
+    if (pick(0, 1) == 0) return builder_.template constant<int64_t>(dims, indices);
+    return builder_.template constant<int32_t>(dims, std::vector<int32_t>(indices.begin(), indices.end()));
+  }
+
+  // Dimensions of indices that go along with x but for an axis.
+  std::vector<int64_t> index_dims(const Value &x, int axis) {
+    std::vector<int64_t> dims;
+    for (int64_t dim : x.dims) dims.push_back(dim == 0 ? 0 : pick(1, int(dim)));
+    dims[static_cast<size_t>(axis)] = pick(0, 4);
+    return dims;
+  }
+
+  void add_gather_elements(const std::string &name, uint32_t in, Value x, int axis) {
+    if (x.dims.empty() || x.dims[static_cast<size_t>(axis)] == 0) return;
+    const int64_t dim = x.dims[static_cast<size_t>(axis)];
+    Value indices = Value::zeros(index_dims(x, axis));
+    for (double &index : indices.data) index = static_cast<double>(random_index(dim));
+    const uint32_t out = builder_.intermediate();
+    const uint32_t at = index_constant(indices.dims, {indices.data.begin(), indices.data.end()});
+    builder_.op(OpKind::GatherElements, name, {in, at}, {out}).ints[0] = axis;
+    add(out, tabulate(indices.dims, [&](std::vector<int64_t> index) {
+          index[static_cast<size_t>(axis)] = resolved(static_cast<int64_t>(indices.at(index)), dim);
+          return x.at(index);
+        }));
+  }
+
+  struct Tuples {
+    std::vector<int64_t> outer;  // how many, in which shape
+    size_t batch, size;
+    std::vector<std::vector<int64_t>> picked;  // each tuple, counted from the front
+    uint32_t id;
+  };
+
+  // Tuples of indices into the dimensions of x after the first `batch`; distinct, or nothing when that is not possible.
+  bool make_tuples(const Value &x, size_t batch, bool distinct, Tuples *tuples) {
+    if (x.dims.size() <= batch || product(x.dims) == 0) return false;
+    tuples->batch = batch;
+    tuples->size = static_cast<size_t>(pick(1, int(x.dims.size() - batch)));
+    tuples->outer.assign(x.dims.begin(), x.dims.begin() + static_cast<int64_t>(batch));
+    for (int more = pick(0, 2); more > 0; --more) tuples->outer.push_back(pick(1, 3));
+    std::vector<int64_t> given;
+    for (int64_t i = 0; i < product(tuples->outer); ++i) {
+      std::vector<int64_t> tuple;
+      for (size_t e = 0; e < tuples->size; ++e) {
+        given.push_back(random_index(x.dims[batch + e]));
+        tuple.push_back(resolved(given.back(), x.dims[batch + e]));
+      }
+      const auto &seen = tuples->picked;
+      if (distinct && std::find(seen.begin(), seen.end(), tuple) != seen.end()) return false;
+      tuples->picked.push_back(tuple);
+    }
+    std::vector<int64_t> dims = tuples->outer;
+    dims.push_back(static_cast<int64_t>(tuples->size));
+    tuples->id = index_constant(dims, given);
+    return true;
+  }
+
+  // Where the element `index` of what the tuples pick comes from.
+  static std::vector<int64_t> source_of(const Tuples &tuples, const std::vector<int64_t> &index) {
+    size_t number = 0;
+    for (size_t i = 0; i < tuples.outer.size(); ++i) number = number * tuples.outer[i] + index[i];
+    std::vector<int64_t> from(index.begin(), index.begin() + static_cast<int64_t>(tuples.batch));
+    from.insert(from.end(), tuples.picked[number].begin(), tuples.picked[number].end());
+    from.insert(from.end(), index.begin() + static_cast<int64_t>(tuples.outer.size()), index.end());
+    return from;
+  }
+
+  static std::vector<int64_t> picked_dims(const Tuples &tuples, const Value &x) {
+    std::vector<int64_t> dims = tuples.outer;
+    dims.insert(dims.end(), x.dims.begin() + static_cast<int64_t>(tuples.batch + tuples.size), x.dims.end());
+    return dims;
+  }
+
+  void add_gather_tuples(const std::string &name, uint32_t in, Value x) {
+    Tuples tuples;
+    if (!make_tuples(x, static_cast<size_t>(pick(0, 1)), false, &tuples)) return;
+    const std::vector<int64_t> dims = picked_dims(tuples, x);
+    if (dims.size() > 6 || product(dims) > 600) return;
+    const uint32_t out = builder_.intermediate();
+    OpRecord &op = builder_.op(OpKind::GatherND, name, {in, tuples.id}, {out});
+    op.ints[hrnn::kTupleSize] = static_cast<int64_t>(tuples.size);
+    op.ints[hrnn::kTupleBatch] = static_cast<int64_t>(tuples.batch);
+    add(out, tabulate(dims, [&](const std::vector<int64_t> &index) { return x.at(source_of(tuples, index)); }));
+  }
+
+  static double met(hrnn::Function function, double there, double update) {
+    switch (function) {
+      case hrnn::Function::Add: return there + update;
+      case hrnn::Function::Mul: return there * update;
+      case hrnn::Function::Min: return std::fmin(there, update);
+      default: return std::fmax(there, update);
+    }
+  }
+  // 0: an update replaces what is there.
+  int64_t random_reduction() {
+    const hrnn::Function functions[] = {hrnn::Function::Add, hrnn::Function::Mul, hrnn::Function::Min, hrnn::Function::Max};
+    return pick(0, 1) == 0 ? 0 : static_cast<int64_t>(functions[pick(0, 3)]);
+  }
+
+  // x with every element of the updates where `target` says.
+  void add_scattered(uint32_t out, int64_t reduction, Value x, Value updates,
+                     const std::function<std::vector<int64_t>(const std::vector<int64_t> &)> &target) {
+    tabulate(updates.dims, [&](const std::vector<int64_t> &index) {
+      double &there = x.at(target(index));
+      const double update = updates.at(index);
+      return there = reduction == 0 ? update : met(static_cast<hrnn::Function>(reduction), there, update);
+    });
+    add(out, x);
+  }
+
+  uint32_t constant_of(const Value &value) {
+    return builder_.template constant<T>(value.dims, std::vector<T>(value.data.begin(), value.data.end()));
+  }
+
+  void add_scatter_elements(const std::string &name, uint32_t in, Value x, int axis) {
+    if (x.dims.empty() || product(x.dims) == 0) return;
+    const size_t a = static_cast<size_t>(axis);
+    const int64_t reduction = random_reduction();
+    Value indices = Value::zeros(index_dims(x, axis));
+    if (reduction == 0) indices.dims[a] = pick(0, int(x.dims[a]));  // each place once, or the order would matter
+    const int64_t shift = pick(0, int(x.dims[a]) - 1);
+    indices = tabulate(indices.dims, [&](const std::vector<int64_t> &index) {
+      return static_cast<double>(reduction != 0 ? random_index(x.dims[a]) : (index[a] + shift) % x.dims[a]);
+    });
+    const Value updates = random_value(indices.dims);
+    const uint32_t at = index_constant(indices.dims, {indices.data.begin(), indices.data.end()});
+    const uint32_t out = builder_.intermediate(), from = constant_of(updates);
+    OpRecord &op = builder_.op(OpKind::ScatterElements, name, {in, at, from}, {out});
+    op.ints[0] = axis;
+    op.ints[hrnn::kScatterReduction] = reduction;
+    add_scattered(out, reduction, x, updates, [&](std::vector<int64_t> index) {
+      index[a] = resolved(static_cast<int64_t>(indices.at(index)), x.dims[a]);
+      return index;
+    });
+  }
+
+  void add_scatter_tuples(const std::string &name, uint32_t in, Value x) {
+    Tuples tuples;
+    const int64_t reduction = random_reduction();
+    if (!make_tuples(x, 0, reduction == 0, &tuples)) return;
+    const std::vector<int64_t> dims = picked_dims(tuples, x);
+    if (dims.size() > 6 || product(dims) > 600) return;
+    const Value updates = random_value(dims);
+    const uint32_t out = builder_.intermediate(), from = constant_of(updates);
+    OpRecord &op = builder_.op(OpKind::ScatterND, name, {in, tuples.id, from}, {out});
+    op.ints[hrnn::kTupleSize] = static_cast<int64_t>(tuples.size);
+    op.ints[hrnn::kScatterReduction] = reduction;
+    add_scattered(out, reduction, x, updates, [&](const std::vector<int64_t> &index) { return source_of(tuples, index); });
+  }
+
+  // The k largest or smallest along an axis: their indices, and what those pick.
+  void add_top_k(const std::string &name, uint32_t in, Value x, int axis) {
+    if (x.dims.empty()) return;
+    const size_t a = static_cast<size_t>(axis);
+    const bool largest = pick(0, 1) == 0;
+    std::vector<int64_t> dims = x.dims;
+    dims[a] = pick(0, int(x.dims[a]));
+    const uint32_t indices = builder_.intermediate(), out = builder_.intermediate();
+    OpRecord &op = builder_.op(OpKind::TopK, name, {in}, {indices});
+    op.ints[hrnn::kTopKAxis] = axis;
+    op.ints[hrnn::kTopKCount] = dims[a];
+    op.ints[hrnn::kTopKLargest] = largest;
+    builder_.op(OpKind::GatherElements, name + " picked", {in, indices}, {out}).ints[0] = axis;
+    add(out, tabulate(dims, [&](std::vector<int64_t> index) {
+          const size_t rank = static_cast<size_t>(index[a]);
+          std::vector<double> line;
+          for (index[a] = 0; index[a] < x.dims[a]; ++index[a]) line.push_back(x.at(index));
+          std::sort(line.begin(), line.end());
+          return line[largest ? line.size() - 1 - rank : rank];
+        }));
   }
 
   void add_reshape(const std::string &name, uint32_t in, Value x) {
@@ -842,6 +1043,142 @@ TEST(SessionPrograms, RandomOnesInFloat) {
     program.check();
     if (HasFailure()) return;
   }
+}
+
+// ---- Elements chosen by numbers -------------------------------------------------------------------------------------
+
+template <typename T>
+std::vector<int64_t> top_indices(const std::vector<T> &values, int64_t k, bool largest) {
+  ProgramBuilder builder;
+  const int64_t n = static_cast<int64_t>(values.size());
+  const uint32_t x = builder.input("x", dtype_of<T>(), {n});
+  builder.output(builder.unary(OpKind::TopK, "top", x, {0, k, largest}), "y", HRNN_I64, {k});
+  TestModel model(builder);
+  SessionPointer session = create(model);
+  std::vector<T> in = values;
+  std::vector<int64_t> y(static_cast<size_t>(k));
+  std::vector<hrnn_tensor> outputs = {make_output(y)};
+  hrnn_error error = {};
+  EXPECT_EQ(run(session.get(), {make_tensor({n}, in)}, &outputs, &error), HRNN_OK) << error.message;
+  return y;
+}
+
+TEST(SessionTopK, TheFirstOfEqualOnesComesFirstAndNaNIsLargest) {
+  EXPECT_EQ(top_indices<int64_t>({5, 7, 5, 7, 5, 1}, 5, true), (std::vector<int64_t>{1, 3, 0, 2, 4}));
+  EXPECT_EQ(top_indices<int32_t>({5, 7, 5, 7, 5, 1}, 6, false), (std::vector<int64_t>{5, 0, 2, 4, 1, 3}));
+  const double nan = std::nan(""), infinity = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(top_indices<double>({1, nan, infinity, nan, -1}, 4, true), (std::vector<int64_t>{1, 3, 2, 0}));
+  EXPECT_EQ(top_indices<double>({1, nan, infinity, nan, -1}, 5, false), (std::vector<int64_t>{4, 0, 2, 1, 3}));
+}
+
+TEST(SessionTopK, EveryCountOfManyEqualValues) {
+  std::mt19937 random(5);
+  std::vector<float> values(41);
+  for (float &value : values) value = static_cast<float>(std::uniform_int_distribution<int>(0, 9)(random));
+  for (const bool largest : {false, true}) {
+    std::vector<int64_t> order(values.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+      const float x = values[static_cast<size_t>(a)], y = values[static_cast<size_t>(b)];
+      return largest ? x > y : x < y;
+    });
+    for (int64_t k = 0; k <= 41; ++k) {
+      EXPECT_EQ(top_indices(values, k, largest), std::vector<int64_t>(order.begin(), order.begin() + k));
+    }
+  }
+}
+
+TEST(SessionRange, CountsFromADimension) {
+  ProgramBuilder builder;
+  const int64_t time = builder.symbol("time");
+  builder.input("x", HRNN_F32, {time});
+  const uint32_t wide = builder.intermediate(), narrow = builder.intermediate();
+  OpRecord &down = builder.op(OpKind::Range, "down", {}, {wide});
+  const int64_t target = ProgramBuilder::target(time);
+  const int64_t backwards[] = {target, -1, -1, HRNN_I64, target};  // time - 1, time - 2, ...
+  std::copy(std::begin(backwards), std::end(backwards), down.ints);
+  OpRecord &up = builder.op(OpKind::Range, "up", {}, {narrow});
+  const int64_t forwards[] = {3, 5, 2, HRNN_I32, 0};
+  std::copy(std::begin(forwards), std::end(forwards), up.ints);
+  builder.output(wide, "down", HRNN_I64, {time});
+  builder.output(narrow, "up", HRNN_I32, {3});
+  TestModel model(builder);
+  SessionPointer session = create(model);
+  for (int64_t steps : {1, 4, 0, 2}) {
+    std::vector<float> x(static_cast<size_t>(steps));
+    std::vector<int64_t> y(static_cast<size_t>(steps), 99), expected;
+    std::vector<int32_t> z(3, 99);
+    for (int64_t i = steps; i-- > 0;) expected.push_back(i);
+    std::vector<hrnn_tensor> outputs = {make_output(y), make_output(z)};
+    hrnn_error error = {};
+    ASSERT_EQ(run(session.get(), {make_tensor({steps}, x)}, &outputs, &error), HRNN_OK) << error.message;
+    EXPECT_EQ(y, expected);
+    EXPECT_EQ(z, (std::vector<int32_t>{5, 7, 9}));
+  }
+}
+
+// Runs op(data [3, time], indices, updates) whose shapes do not fit, or whose indices are out of range.
+std::string indexing_error(OpKind kind, std::initializer_list<int64_t> ints, const std::vector<int64_t> &index_dims,
+                           std::vector<int64_t> indices, const std::vector<int64_t> &update_dims = {}) {
+  ProgramBuilder builder;
+  const int64_t time = builder.symbol("time");
+  const uint32_t x = builder.input("x", HRNN_F32, {3, time}), out = builder.intermediate();
+  std::vector<int64_t> free_dims, free_updates;
+  for (size_t i = 0; i < index_dims.size(); ++i) free_dims.push_back(builder.symbol("i" + std::to_string(i)));
+  for (size_t i = 0; i < update_dims.size(); ++i) free_updates.push_back(builder.symbol("u" + std::to_string(i)));
+  const uint32_t at = builder.input("at", HRNN_I64, free_dims);
+  const bool scatters = kind == OpKind::ScatterElements || kind == OpKind::ScatterND;
+  const uint32_t updates = scatters ? builder.input("updates", HRNN_F32, free_updates) : kNone;
+  std::copy(ints.begin(), ints.end(), builder.op(kind, "pick", {x, at, updates}, {out}).ints);
+  builder.output_of_rank(out, "y", HRNN_F32, 2);
+  TestModel model(builder);
+  SessionPointer session = create(model);
+  std::vector<float> values(12), given(static_cast<size_t>(product(update_dims))), y(100);
+  std::vector<hrnn_tensor> inputs = {make_tensor({3, 4}, values), make_tensor(index_dims, indices)};
+  if (scatters) inputs.push_back(make_tensor(update_dims, given));
+  std::vector<hrnn_tensor> outputs = {make_output(y)};
+  hrnn_error error = {};
+  const hrnn_status reserved = reserve(session.get(), inputs, &error);
+  const hrnn_status status = reserved == HRNN_OK ? run(session.get(), inputs, &outputs, &error) : reserved;
+  EXPECT_EQ(status, HRNN_INVALID_ARGUMENT);
+  return error.message;
+}
+
+TEST(SessionIndexing, IndicesThatPointNowhereAndShapesThatDoNotFit) {
+  using testing::HasSubstr;
+  const OpKind gather = OpKind::GatherElements, tuples = OpKind::GatherND, scatter = OpKind::ScatterElements;
+  EXPECT_THAT(indexing_error(gather, {1}, {1, 2}, {0, 4}),
+              HasSubstr("GatherElements 'pick': index 4 is out of range for dimension 1, which is 4"));
+  EXPECT_THAT(indexing_error(gather, {0}, {1, 1}, {-4}), HasSubstr("index -4 is out of range for dimension 0, which is 3"));
+  EXPECT_THAT(indexing_error(gather, {1}, {4, 1}, {0, 0, 0, 0}),
+              HasSubstr("dimension 0 of the indices is 4, of the data 3"));
+  EXPECT_THAT(indexing_error(tuples, {2, 0, 0}, {1, 1, 2}, {2, 9}), HasSubstr("index 9 is out of range for dimension 1, which is 4"));
+  EXPECT_THAT(indexing_error(tuples, {1, 0, 1}, {3, 2, 1}, {0, 1, 2, 3, 4, 0}),
+              HasSubstr("index 4 is out of range for dimension 1, which is 4"));
+  EXPECT_THAT(indexing_error(tuples, {2, 0, 0}, {1, 1, 3}, {0, 0, 0}),
+              HasSubstr("dimension 2 of the indices is 3, it must be 2"));
+  EXPECT_THAT(indexing_error(tuples, {1, 0, 1}, {2, 2, 1}, {0, 0, 0, 0}),
+              HasSubstr("dimension 0 of the indices is 2, it must be 3"));
+  EXPECT_THAT(indexing_error(scatter, {1, 0}, {1, 2}, {0, -5}, {1, 2}),
+              HasSubstr("ScatterElements 'pick': index -5 is out of range for dimension 1, which is 4"));
+  EXPECT_THAT(indexing_error(scatter, {1, 0}, {1, 2}, {0, 0}, {1, 3}),
+              HasSubstr("dimension 1 of the updates is 3, it must be 2"));
+  EXPECT_THAT(indexing_error(OpKind::ScatterND, {1, 0}, {2, 1}, {0, 3}, {2, 4}),
+              HasSubstr("ScatterND 'pick': index 3 is out of range for dimension 0, which is 3"));
+  EXPECT_THAT(indexing_error(OpKind::ScatterND, {1, 0}, {2, 1}, {0, 1}, {2, 3}),
+              HasSubstr("dimension 1 of the updates is 3, it must be 4"));
+}
+
+TEST(SessionIndexing, MoreThanThereAre) {
+  ProgramBuilder builder;
+  const uint32_t x = builder.input("x", HRNN_F32, {builder.symbol("n")});
+  builder.output(builder.unary(OpKind::TopK, "top", x, {0, 3, 1}), "y", HRNN_I64, {3});
+  TestModel model(builder);
+  SessionPointer session = create(model);
+  std::vector<float> values(2);
+  hrnn_error error = {};
+  EXPECT_EQ(reserve(session.get(), {make_tensor({2}, values)}, &error), HRNN_INVALID_ARGUMENT);
+  EXPECT_MESSAGE(error, "TopK 'top': k is 3, dimension 0 has 2 elements");
 }
 
 // ---- Every dtype and every activation
@@ -1332,6 +1669,20 @@ ProgramBuilder everything() {
   sum.ints[hrnn::kFunction] = static_cast<int64_t>(hrnn::Function::Add);
   sum.ints[hrnn::kInPlace] = 1;
   activated = summed;
+  // Still [batch, 3]: in another order, each replaced by one of the largest, and put where it was.
+  const uint32_t order = builder.unary(OpKind::TopK, "top", activated, {1, 3, 1});
+  const uint32_t sorted = builder.intermediate(), rows = builder.intermediate(), deep_rows = builder.intermediate();
+  builder.op(OpKind::Range, "rows", {}, {rows});
+  const int64_t range[] = {ProgramBuilder::target(batch), 0, 1, HRNN_I64, 0};
+  std::copy(std::begin(range), std::end(range), builder.ops().back().ints);
+  builder.op(OpKind::GatherElements, "sorted", {activated, order}, {sorted}).ints[0] = 1;
+  const uint32_t tuples = builder.unary(OpKind::Reshape, "tuples", rows, {2, 0, 1});
+  builder.op(OpKind::GatherND, "rows again", {sorted, tuples}, {deep_rows}).ints[hrnn::kTupleSize] = 1;
+  const uint32_t unsorted = builder.intermediate(), again = builder.intermediate();
+  builder.op(OpKind::ScatterElements, "unsorted", {activated, order, deep_rows}, {unsorted}).ints[0] = 1;
+  builder.op(OpKind::ScatterND, "twice", {unsorted, tuples, activated}, {again}).ints[hrnn::kTupleSize] = 1;
+  builder.ops().back().ints[hrnn::kScatterReduction] = static_cast<int64_t>(hrnn::Function::Add);
+  activated = again;
   const uint32_t deep = builder.unary(OpKind::Unsqueeze, "unsqueeze", activated, {0});
   builder.output(deep, "scores", HRNN_F32, {1, batch, 3});
   builder.output(a.h, "h", HRNN_F32, {2, batch, 4});
@@ -1419,7 +1770,7 @@ TEST(SessionDamage, EveryRuleOfTheReader) {
       {"dtype 0", [&](ProgramBuilder *p) { p->tensors()[0].dtype = 0; }},
       {"neither a size nor one of 2 symbols", [&](ProgramBuilder *p) { p->tensors()[0].dims[0] = -3; }},
       {"nameless", [&](ProgramBuilder *p) { p->tensors()[0].name = kNone; }},
-      {"does not know operation kind 17", [&](ProgramBuilder *p) { p->ops()[0].kind = 17; }},
+      {"does not know operation kind 99", [&](ProgramBuilder *p) { p->ops()[0].kind = 99; }},
       {"does not know operation kind 0", [&](ProgramBuilder *p) { p->ops()[0].kind = 0; }},
       {"there is no input 0", [&](ProgramBuilder *p) { p->ops()[0].inputs[0] = kNone; }},
       {"it takes no input 1", [&](ProgramBuilder *p) { p->ops()[0].inputs[1] = 0; }},
@@ -1468,6 +1819,32 @@ TEST(SessionDamage, EveryRuleOfTheReader) {
       {"there is no axis 2", [&](ProgramBuilder *p) { op(p, "Window").ints[0] = 2; }},
       {"there is no axis 3", [&](ProgramBuilder *p) { op(p, "Gather").ints[0] = 3; }},
       {"the indices must be integers", [&](ProgramBuilder *p) { op(p, "Gather").inputs[1] = 0; }},
+      {"the indices must be integers", [&](ProgramBuilder *p) { op(p, "ScatterND").inputs[1] = 0; }},
+      {"data and indices must have the same rank, the indices have 1",
+       [&](ProgramBuilder *p) { op(p, "GatherElements").inputs[1] = op(p, "Range").outputs[0]; }},
+      {"data and indices must have the same rank, the indices have 1",
+       [&](ProgramBuilder *p) { op(p, "ScatterElements").inputs[1] = op(p, "Range").outputs[0]; }},
+      {"there is no axis 2", [&](ProgramBuilder *p) { op(p, "GatherElements").ints[0] = 2; }},
+      {"there is no axis -1", [&](ProgramBuilder *p) { op(p, "ScatterElements").ints[0] = -1; }},
+      {"the data cannot be picked from by tuples of 0", [&](ProgramBuilder *p) { op(p, "GatherND").ints[0] = 0; }},
+      {"the data cannot be picked from by tuples of 3", [&](ProgramBuilder *p) { op(p, "ScatterND").ints[0] = 3; }},
+      {"the indices have no batch dimensions 2", [&](ProgramBuilder *p) { op(p, "GatherND").ints[hrnn::kTupleBatch] = 2; }},
+      {"the data cannot be picked from by tuples of 2",
+       [&](ProgramBuilder *p) {
+         op(p, "GatherND").ints[hrnn::kTupleSize] = 2;
+         op(p, "GatherND").ints[hrnn::kTupleBatch] = 1;
+       }},
+      {"updates cannot be combined by function 97",
+       [&](ProgramBuilder *p) { op(p, "ScatterND").ints[hrnn::kScatterReduction] = 97; }},
+      {"input 2 has dtype", [&](ProgramBuilder *p) { op(p, "ScatterND").inputs[2] = op(p, "ScatterND").inputs[1]; }},
+      {"input 2 has dtype", [&](ProgramBuilder *p) { op(p, "ScatterElements").inputs[2] = op(p, "TopK").outputs[0]; }},
+      {"there is no axis 2", [&](ProgramBuilder *p) { op(p, "TopK").ints[hrnn::kTopKAxis] = 2; }},
+      {"neither a size nor a symbol", [&](ProgramBuilder *p) { op(p, "TopK").ints[hrnn::kTopKCount] = -1; }},
+      {"largest is neither 0 nor 1 but 2", [&](ProgramBuilder *p) { op(p, "TopK").ints[hrnn::kTopKLargest] = 2; }},
+      {"neither a size nor a symbol", [&](ProgramBuilder *p) { op(p, "Range").ints[hrnn::kRangeCount] = -9; }},
+      {"neither a size nor a symbol", [&](ProgramBuilder *p) { op(p, "Range").ints[hrnn::kRangeSymbol] = 7; }},
+      {"neither a size nor a symbol", [&](ProgramBuilder *p) { op(p, "Range").ints[hrnn::kRangeSymbol] = -9; }},
+      {"it cannot count in dtype 1", [&](ProgramBuilder *p) { op(p, "Range").ints[hrnn::kRangeType] = HRNN_F32; }},
       {"its inputs must be equal floats", [&](ProgramBuilder *p) { op(p, "MatMul").inputs[1] = op(p, "Gather").inputs[1]; }},
       {"there is no reduction 14", [&](ProgramBuilder *p) { op(p, "reduction").ints[0] = 14; }},
       {"an axis is out of range in the bits 8", [&](ProgramBuilder *p) { op(p, "reduction").ints[1] = 8; }},

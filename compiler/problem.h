@@ -19,7 +19,7 @@
 
 #include "hrnn/hrnn.h"
 
-namespace hrnn::bench {
+namespace hrnn {
 
 struct Problem {
   std::string text;
@@ -49,4 +49,4 @@ Problem parse_problem(const std::string &descriptor);
 // Descriptors from the command line: each one a descriptor, or a file with one a line (# begins a comment).
 std::vector<Problem> read_problems(const std::vector<std::string> &arguments);
 
-}  // namespace hrnn::bench
+}  // namespace hrnn

@@ -5,7 +5,7 @@
 #include <sstream>
 #include <stdexcept>
 
-namespace hrnn::bench {
+namespace hrnn {
 namespace {
 
 constexpr const char *kForm = "gru:lbr:i64h64:b1:t100:fwd:f32";
@@ -105,4 +105,4 @@ std::vector<Problem> read_problems(const std::vector<std::string> &arguments) {
   return problems;
 }
 
-}  // namespace hrnn::bench
+}  // namespace hrnn

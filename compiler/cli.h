@@ -21,6 +21,7 @@ void add_run(CLI::App &app);
 void add_explain(CLI::App &app);
 void add_kernels(CLI::App &app);
 void add_compile(CLI::App &app);
+void add_tune(CLI::App &app);
 
 // ordered: keys come out in the order they are written here, the same every time.
 using Json = nlohmann::ordered_json;

@@ -52,5 +52,6 @@ int main(int argc, char **argv) {
   hrnn::add_inspect(app);
   hrnn::add_explain(app);
   hrnn::add_kernels(app);
+  hrnn::add_tune(app);
   return run(app, argc, argv);
 }

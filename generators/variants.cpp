@@ -53,15 +53,14 @@ std::vector<KernelFamily> library_families(const std::vector<std::string> &cells
   return families;
 }
 
-std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &target) {
+std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &target, const std::vector<TunedTile> &tuned) {
   std::vector<KernelSpec> specs;
   if (family.dtype == HRNN_F64 && !target.float64) return specs;
   const bool step = family.kind != HRNN_PROJECTION;
   const int phases = step ? static_cast<int>(cell_by_name(family.cell).phases.size()) : 1;
   for (int phase = 0; phase < phases; phase++) {
     const int gates = step ? static_cast<int>(cell_by_name(family.cell).phases[phase].gates.size()) : family.gates;
-    const bool fused = family.kind == HRNN_FUSED_STEP;
-    for (const Tile &tile : fused ? fused_tiles(target.machine, gates) : tiles(target.machine, gates)) {
+    for (const Tile &tile : tiles({target.name, family.kind, gates, family.dtype}, tuned)) {
       KernelSpec spec;
       spec.kind = family.kind;
       spec.cell = family.cell;

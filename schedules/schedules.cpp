@@ -2,6 +2,7 @@
 #include "schedules.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 namespace hrnn {
 namespace {
@@ -145,17 +146,62 @@ std::vector<Tile> with_remainders(const std::vector<Tile> &wanted) {
   return all;
 }
 
-}  // namespace
+// What is computed side by side.
+int products_of(hrnn_kernel_kind kind) { return kind == HRNN_FUSED_STEP ? 2 : 1; }
 
-std::vector<Tile> tiles(const Machine &machine, int gates) {
-  if (machine.gpu) return {{1, 1, false, 0}};  // blocks handle their own remainders
-  return with_remainders({many_rows_tile(machine, gates), two_rows_tile(machine, gates), streaming_tile(machine, gates),
-                          first_level_tile(machine, gates)});
+std::vector<Tile> rules(const Machine &machine, hrnn_kernel_kind kind, int gates) {
+  if (kind == HRNN_FUSED_STEP) return {streaming_tile(machine, gates, 2), first_level_tile(machine, gates, 2)};
+  return {many_rows_tile(machine, gates), two_rows_tile(machine, gates), streaming_tile(machine, gates),
+          first_level_tile(machine, gates)};
 }
 
-std::vector<Tile> fused_tiles(const Machine &machine, int gates) {
-  if (machine.gpu) return {};  // a step is one launch anyway
-  return with_remainders({streaming_tile(machine, gates, 2), first_level_tile(machine, gates, 2)});
+int registers_needed(const Machine &machine, const TiledProduct &product, const Tile &tile) {
+  const int weights = tile.panels * vectors_per_panel(machine) * (tile.gate_by_gate ? 1 : product.gates);
+  return registers_of(weights, tile.rows) + (products_of(product.kind) - 1) * weights * tile.rows;
+}
+
+// Tuned tiles take the place of those for the same use; where there is none, they are one more.
+void apply_tuned(const Machine &machine, const TiledProduct &product, const std::vector<TunedTile> &tuned,
+                 std::vector<Tile> *wanted) {
+  for (const TunedTile &entry : tuned) {
+    if (!(entry.product == product)) continue;
+    const int needed = registers_needed(machine, product, entry.tile);
+    if (needed > machine.registers)
+      throw std::invalid_argument("schedules/tuned: " + describe(product) + ": a tile of " + describe(entry.tile) + " needs " +
+                                  std::to_string(needed) + " vector registers; there are " + std::to_string(machine.registers));
+    bool found = false;
+    for (Tile &tile : *wanted)
+      if (same_use(tile, entry.tile)) tile = entry.tile, found = true;
+    if (!found) wanted->push_back(entry.tile);
+  }
+}
+
+}  // namespace
+
+std::vector<Tile> tiles(const TiledProduct &product, const std::vector<TunedTile> &tuned) {
+  const Machine &machine = targets_by_name({product.target})[0]->machine;
+  if (machine.gpu && product.kind == HRNN_FUSED_STEP) return {};  // a step is one launch anyway
+  if (machine.gpu) return {{1, 1, false, 0}};                     // blocks handle their own remainders
+  std::vector<Tile> wanted = rules(machine, product.kind, product.gates);
+  apply_tuned(machine, product, tuned, &wanted);
+  // Many rows first: of tiles that differ in nothing but the cache level, the first stays.
+  std::stable_sort(wanted.begin(), wanted.end(), [](const Tile &a, const Tile &b) { return a.rows > b.rows; });
+  return with_remainders(wanted);
+}
+
+std::vector<Tile> legal_tiles(const TiledProduct &product, const Tile &like) {
+  const Machine &machine = targets_by_name({product.target})[0]->machine;
+  std::vector<Tile> all;
+  for (bool gate_by_gate : {false, true}) {
+    if (gate_by_gate && product.gates == 1) continue;  // the same
+    for (int panels : {1, 2, 4, 8}) {
+      for (int rows : {1, 2, 3, 4, 6, 8, 10, 12, 14, 16}) {
+        const Tile tile{panels, rows, gate_by_gate, like.cache_level};
+        if (same_use(tile, like) && registers_needed(machine, product, tile) <= machine.registers) all.push_back(tile);
+      }
+    }
+  }
+  return all;
 }
 
 void schedule_product(const Machine &machine, const Tile &tile, ProductLoops loops) {

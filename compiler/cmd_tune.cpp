@@ -158,10 +158,9 @@ void print_result(const Results &results, const hrnn_machine &machine) {
   for (const Trial &trial : result.trials) {
     fmt::print("{:<10} {}: {} (today {})\n", verdict_name(trial.verdict), describe(trial.product), describe(trial.tile),
                describe(trial.today));
-    if (!trial.wrong.empty()) fmt::print("             {}\n", trial.wrong);
+    if (!trial.wrong.empty()) fmt::print("{:10} {}\n", "", trial.wrong);
     for (const auto &[problem, gain] : trial.gains)
-      fmt::print("             {:<40} {:.3f}x  ({:.3f} to {:.3f}, {} samples)\n", problem, gain.median, gain.low, gain.high,
-                 gain.samples);
+      fmt::print("{:10} {:<40} {:.3f}x  ({:.3f} to {:.3f}, {} samples)\n", "", problem, gain.median, gain.low, gain.high, gain.samples);
   }
   for (const AutoscheduledStep &step : results.autoscheduled) {
     if (step.unusable.empty())

@@ -83,49 +83,65 @@ std::string TuneLayer::check(const hrnn_kernel_table *table) {
                                                          : run_layer(*checked_, kernels));
 }
 
-double TuneLayer::time(const hrnn_kernel_table *table) const {
-  hrnn_error error{};
-  auto check = [&](hrnn_status status) {
-    if (status != HRNN_OK) throw std::runtime_error(problem_.text + ": " + error.message);
-  };
-  auto p = descriptor<hrnn_problem>();
-  p.dtype = HRNN_F32;
-  p.cell = problem_.cell;
-  p.direction = problem_.direction;
-  p.input_size = problem_.input;
-  p.hidden_size = problem_.hidden;
-  p.batch_hint = problem_.batch;
-  auto weights = descriptor<hrnn_weights>();
-  weights.w = w_.data(), weights.r = r_.data(), weights.b = b_.data();
-  auto options = descriptor<hrnn_options>();
-  options.tables = &table;
-  options.table_count = 1;
-  options.force_variant = target_.c_str();
-  hrnn_plan *made_plan = nullptr;
-  check(hrnn_plan_create(&p, &weights, &options, &made_plan, &error));
-  const std::unique_ptr<hrnn_plan, Destroy> plan(made_plan);
-  hrnn_state *made_state = nullptr;
-  check(hrnn_state_create(plan.get(), problem_.batch, &made_state, &error));
-  const std::unique_ptr<hrnn_state, Destroy> state(made_state);
+// The layer planned with some kernels.
+class TuneLayer::Planned {
+ public:
+  Planned(const TuneLayer &layer, const hrnn_kernel_table *table) : problem_(layer.problem_), y_(layer.problem_.y_values()) {
+    auto p = descriptor<hrnn_problem>();
+    p.dtype = HRNN_F32;
+    p.cell = problem_.cell;
+    p.direction = problem_.direction;
+    p.input_size = problem_.input;
+    p.hidden_size = problem_.hidden;
+    p.batch_hint = problem_.batch;
+    auto weights = descriptor<hrnn_weights>();
+    weights.w = layer.w_.data(), weights.r = layer.r_.data(), weights.b = layer.b_.data();
+    auto options = descriptor<hrnn_options>();
+    options.tables = &table;
+    options.table_count = 1;
+    options.force_variant = layer.target_.c_str();
+    hrnn_plan *plan = nullptr;
+    hrnn_state *state = nullptr;
+    check(hrnn_plan_create(&p, &weights, &options, &plan, &error_));
+    plan_.reset(plan);
+    check(hrnn_state_create(plan, problem_.batch, &state, &error_));
+    state_.reset(state);
+    args_.time = problem_.time;
+    args_.batch = problem_.batch;
+    args_.x = layer.x_.data();
+    args_.y = y_.data();
+    if (!layer.lengths_.empty()) args_.lengths = layer.lengths_.data();
+  }
 
-  std::vector<float> y(problem_.y_values());
-  auto args = descriptor<hrnn_run_args>();
-  args.time = problem_.time;
-  args.batch = problem_.batch;
-  args.x = x_.data();
-  args.y = y.data();
-  if (!lengths_.empty()) args.lengths = lengths_.data();
-  auto run = [&] {
-    check(problem_.streaming() ? hrnn_stream(plan.get(), state.get(), &args, &error)
-                               : hrnn_plan_run(plan.get(), state.get(), &args, &error));
-  };
+  void run() {
+    check(problem_.streaming() ? hrnn_stream(plan_.get(), state_.get(), &args_, &error_)
+                               : hrnn_plan_run(plan_.get(), state_.get(), &args_, &error_));
+  }
+
+ private:
+  void check(hrnn_status status) const {
+    if (status != HRNN_OK) throw std::runtime_error(problem_.text + ": " + error_.message);
+  }
+
+  const Problem &problem_;
+  std::vector<float> y_;
+  std::unique_ptr<hrnn_plan, Destroy> plan_;
+  std::unique_ptr<hrnn_state, Destroy> state_;
+  hrnn_run_args args_ = descriptor<hrnn_run_args>();
+  hrnn_error error_{};
+};
+
+void TuneLayer::run(const hrnn_kernel_table *table) const { Planned(*this, table).run(); }
+
+double TuneLayer::time(const hrnn_kernel_table *table) const {
+  Planned planned(*this, table);
   const double steps = problem_.steps(), begin = thread_seconds();
-  run();  // the caches fill, and it shows how many runs there may be between two looks at the clock
+  planned.run();  // the caches fill, and it shows how many runs there may be between two looks at the clock
   double last = thread_seconds();
   const int runs = 1 + int(kLookSeconds / (last - begin));
   std::vector<double> times;
   for (const double end = last + kSeconds; last < end;) {
-    for (int i = 0; i < runs; i++) run();
+    for (int i = 0; i < runs; i++) planned.run();
     const double at = thread_seconds();
     times.push_back((at - last) / (runs * steps) * 1e6);
     last = at;

@@ -21,12 +21,16 @@ class TuneLayer {
   TuneLayer(const Problem &problem, const std::string &target, const hrnn_machine &machine);
   ~TuneLayer();
 
+  // Once, as the problem says.
+  void run(const hrnn_kernel_table *table) const;
   // Compares some steps with the reference: "" or what differs.
   std::string check(const hrnn_kernel_table *table);
   // Microseconds a step. Plans anew each time, so that where the memory lies is not always the same.
   double time(const hrnn_kernel_table *table) const;
 
  private:
+  class Planned;
+
   Problem problem_;
   std::string target_;
   std::vector<float> w_, r_, b_, x_;

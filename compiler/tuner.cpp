@@ -90,7 +90,7 @@ class KernelTable {
 };
 
 // Tells whether kernels that `today` has not are called. An entry takes nothing but its arguments, so each needs a function
-// of its own; a candidate brings two: its tile and the one for the remainder of the panels.
+// of its own; a candidate brings its tile and those for the remainder of the panels.
 class Probe {
  public:
   Probe(KernelTable *candidate, const KernelTable &today) : candidate_(candidate) {
@@ -104,7 +104,7 @@ class Probe {
       });
       if (known || used == kSlots) continue;
       originals_[used] = row.entry;
-      row.entry = used++ == 0 ? call<0> : call<1>;
+      row.entry = kEntries[used++];
     }
   }
   ~Probe() {
@@ -113,13 +113,14 @@ class Probe {
   bool called() const { return called_; }
 
  private:
-  static constexpr int kSlots = 2;
+  static constexpr int kSlots = 4;
   template <int N>
   static int call(void **args) {
     called_ = true;
     return originals_[N](args);
   }
 
+  static constexpr hrnn_kernel_entry kEntries[kSlots] = {call<0>, call<1>, call<2>, call<3>};
   static bool called_;
   static hrnn_kernel_entry originals_[kSlots];
   KernelTable *candidate_;
@@ -207,6 +208,12 @@ struct Candidate {
   }
 };
 
+struct Search {
+  Slot slot;
+  std::vector<Candidate> candidates;
+  bool finished;
+};
+
 class Tuner {
  public:
   Tuner(const TuneRequest &request, const hrnn_machine &machine, SampleStore *store)
@@ -220,12 +227,22 @@ class Tuner {
   }
 
   TuneResult run(const std::string &cpu) {
-    const std::vector<Slot> slots = slots_of(request_);
-    for (size_t i = 0; i < slots.size(); i++) {
-      slot_end_ = now() + (end_ - now()) / double(slots.size() - i);
-      tune_slot(slots[i], cpu);
+    std::vector<Search> searches;
+    for (const Slot &slot : slots_of(request_)) searches.push_back({slot, candidates(slot), false});
+    // Each gets its share of the time that is left; who needs more than that gets what others leave.
+    size_t unfinished = searches.size();
+    while (unfinished > 0 && now() < end_) {
+      size_t waiting = unfinished;
+      for (Search &search : searches) {
+        if (search.finished) continue;
+        slot_end_ = now() + (end_ - now()) / double(waiting--);
+        search.finished = measure(&search);
+        unfinished -= search.finished;
+      }
     }
-    return std::move(result_);
+    TuneResult result{{}, {}, unfinished == 0 && now() < end_};
+    for (const Search &search : searches) add_to(&result, search, cpu);
+    return result;
   }
 
  private:
@@ -238,22 +255,25 @@ class Tuner {
     request_.progress(fmt::format("{}, {}: {}; {:.0f} s left", describe(slot.product), use_name(slot.use), what, end_ - now()));
   }
 
-  void tune_slot(const Slot &slot, const std::string &cpu) {
-    std::vector<Candidate> all = candidates(slot);
+  bool measure(Search *search) {
     std::vector<Candidate *> alive;
-    for (Candidate &candidate : all)
-      if (candidate.trial.verdict == Verdict::Unfinished) alive.push_back(&candidate);
-    const bool in_time = race(slot, &alive) && confirm(slot, alive);
-    if (!in_time) result_.finished = false;
+    for (Candidate &candidate : search->candidates) {
+      candidate.raced.clear();
+      if (candidate.trial.verdict != Verdict::Wrong) alive.push_back(&candidate);
+    }
+    return race(search->slot, &alive) && confirm(search->slot, alive);
+  }
+
+  static void add_to(TuneResult *result, const Search &search, const std::string &cpu) {
     const Candidate *best = nullptr;
-    for (const Candidate &candidate : all) {
-      result_.trials.push_back(candidate.trial);
+    for (const Candidate &candidate : search.candidates) {
+      result->trials.push_back(candidate.trial);
       if (candidate.trial.verdict == Verdict::Faster && (best == nullptr || candidate.score() > best->score())) best = &candidate;
     }
     if (best == nullptr) return;
     TunedTile change{best->trial.product, best->trial.tile, cpu, best->trial.today, {}};
     for (const auto &[problem, gain] : best->trial.gains) change.gain[problem] = gain.median;
-    result_.changes.push_back(change);
+    result->changes.push_back(change);
   }
 
   // Compiled and checked. What changes nothing for any of the problems is left out.
@@ -261,28 +281,31 @@ class Tuner {
     std::vector<Candidate> all;
     for (const Tile &tile : legal_tiles(slot.product, slot.use)) {
       if (tile == slot.today) continue;
-      if (late()) {
-        result_.finished = false;
-        break;
-      }
+      if (now() >= end_) break;
       tell(slot, "compiling and checking " + describe(tile));
       Candidate candidate{{slot.product, tile, slot.today, Verdict::Unfinished, "", {}}, {}, {}};
       const std::vector<TunedTile> tuned = with(shipped_tiles(), {slot.product, tile, "", {}, {}});
       for (size_t i = 0; i < layers_.size() && candidate.trial.wrong.empty(); i++) {
         auto table = std::make_unique<KernelTable>(request_.problems[i], *request_.target, tuned, &compiler_);
         if (table->identity() == today_[i]->identity()) continue;
-        const Probe probe(table.get(), *today_[i]);
         const std::string wrong = layers_[i]->check(table->get());
-        if (!probe.called()) continue;
         if (!wrong.empty()) {
           candidate.trial.verdict = Verdict::Wrong;
           candidate.trial.wrong = request_.problems[i].text + ": " + wrong;
+        } else if (!calls_new_kernels(i, table.get())) {
+          continue;
         }
         candidate.tables[i] = std::move(table);
       }
       if (!candidate.tables.empty()) all.push_back(std::move(candidate));
     }
     return all;
+  }
+
+  bool calls_new_kernels(size_t problem, KernelTable *table) const {
+    const Probe probe(table, *today_[problem]);
+    layers_[problem]->run(table->get());
+    return probe.called();
   }
 
   // Takes turns, and halves. False when time is up.
@@ -370,7 +393,6 @@ class Tuner {
   std::vector<std::unique_ptr<TuneLayer>> layers_;
   std::vector<std::unique_ptr<KernelTable>> today_;
   std::mt19937 random_{1};
-  TuneResult result_{{}, {}, true};
 };
 
 }  // namespace

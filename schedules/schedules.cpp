@@ -131,7 +131,8 @@ void schedule_gpu(const Machine &machine, ProductLoops &s) {
   }
 }
 
-// Each of `wanted` once, and the same with one panel, for the remainder of the panels.
+// Each of `wanted` once, and the same with one panel, for the remainder of the panels. Where latency is the limit, weights in
+// the first-level cache, half as many panels at once are worth a kernel too: few layers that small have whole tiles.
 std::vector<Tile> with_remainders(const std::vector<Tile> &wanted) {
   std::vector<Tile> all;
   auto add = [&](const Tile &tile) {
@@ -141,6 +142,8 @@ std::vector<Tile> with_remainders(const std::vector<Tile> &wanted) {
   };
   for (const Tile &tile : wanted) {
     add(tile);
+    for (int panels = tile.panels / 2; panels > 1 && tile.cache_level == 1; panels /= 2)
+      add({panels, tile.rows, tile.gate_by_gate, tile.cache_level});
     add({1, tile.rows, tile.gate_by_gate, 0});
   }
   return all;

@@ -116,11 +116,6 @@ TEST_F(Tuner, ChoosesWhatIsFaster) {
 
 // The samples of an earlier run are taken as they are: a run that was cut off loses nothing.
 TEST_F(Tuner, GoesOnFromTheSamplesThereAre) {
-  int compiled = 0;
-  request_.compile = [&](const KernelSpec &spec, const TargetRow &target) {
-    compiled++;
-    return jit_kernel(spec, target);
-  };
   const TuneResult first = tune_it(), second = tune_it();
   ASSERT_TRUE(first.finished);
   ASSERT_EQ(first.trials.size(), second.trials.size());

@@ -28,6 +28,8 @@ add_dependencies(installable ${hrnn_commands} hrnn_redistributables hrnn_prebuil
 install(TARGETS ${hrnn_commands} EXPORT hrnnCommands RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(TARGETS hrnn_emit EXPORT hrnnCommands LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/hrnn)
 install(IMPORTED_RUNTIME_ARTIFACTS Halide::Halide LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/hrnn)
+# What `hrnn tune` compares with, found beside libHalide.
+install(FILES "${hrnn_site_packages}/halide/lib64/libautoschedule_adams2019.so" DESTINATION ${CMAKE_INSTALL_LIBDIR}/hrnn)
 install(DIRECTORY "${hrnn_site_packages}/halide/include/" DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/hrnn/halide
   FILES_MATCHING PATTERN Halide.h PATTERN HalideRuntime.h)
 file(GLOB halide_license "${hrnn_site_packages}/halide-*.dist-info/licenses/LICENSE*"

@@ -26,7 +26,7 @@ done
 # ---- Debian's packages ---------------------------------------------------------------------------------------------
 
 packages='g++ libc6-dev python3 python3-venv pkg-config protobuf-compiler libprotobuf-dev libzip-dev zlib1g-dev
-  libelf-dev libcli11-dev nlohmann-json3-dev libfmt-dev libgtest-dev libgmock-dev'
+  libelf-dev libcli11-dev nlohmann-json3-dev libfmt-dev libsqlite3-dev libgtest-dev libgmock-dev'
 case " $extras " in
   *' bench '*) packages="$packages llvm-19 binutils-aarch64-linux-gnu" ;;
 esac

@@ -23,6 +23,7 @@ void add_explain(CLI::App &app);
 void add_kernels(CLI::App &app);
 void add_compile(CLI::App &app);
 void add_bench(CLI::App &app);
+void add_tune(CLI::App &app);
 
 // ordered: keys come out in the order they are written here, the same every time.
 using Json = nlohmann::ordered_json;

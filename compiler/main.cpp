@@ -53,5 +53,6 @@ int main(int argc, char **argv) {
   hrnn::add_explain(app);
   hrnn::add_kernels(app);
   hrnn::add_bench(app);
+  hrnn::add_tune(app);
   return run(app, argc, argv);
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels.h"
 
+#include <map>
+#include <memory>
 #include <sstream>
 #include <stdexcept>
 
@@ -105,6 +107,7 @@ class ProductGenerator : public Generator<Self> {
   }
 
   void schedule(Func output, const std::vector<Product> &products, int gates, bool output_has_gate) {
+    if (this->using_autoscheduler()) return;
     const Machine &machine = row_by_name(target_row).machine;
     schedule_product(machine, Tile{panels, rows, gate_by_gate, unroll, chains, 0},
                      {output, products, lane, gate, panel, row, lanes(), gates, output_has_gate});
@@ -320,6 +323,40 @@ std::string tile_name(const Tile &tile) {
   return "p" + std::to_string(tile.panels) + "r" + std::to_string(tile.rows) + (tile.chains > 1 ? "c" + std::to_string(tile.chains) : "");
 }
 
+std::unique_ptr<Internal::AbstractGenerator> make_generator(const KernelSpec &spec, const TargetRow &target,
+                                                            const GeneratorContext &context) {
+  auto generator = Internal::GeneratorRegistry::create(generator_name(spec.kind), context);
+  auto set = [&](const char *name, const std::string &value) { generator->set_generatorparam_value(name, value); };
+  set("target_row", target.name);
+  set("dtype", spec.dtype == HRNN_F64 ? "float64" : "float32");
+  set("panels", std::to_string(spec.tile.panels));
+  set("rows", std::to_string(spec.tile.rows));
+  set("gate_by_gate", spec.tile.gate_by_gate ? "true" : "false");
+  set("unroll", std::to_string(spec.tile.unroll));
+  set("chains", std::to_string(spec.tile.chains));
+  set("inner", std::to_string(spec.inner));
+  if (spec.kind == HRNN_PROJECTION) {
+    set("gates", std::to_string(spec.gates));
+  } else {
+    set("cell", spec.cell);
+    set("activations", join(spec.activations, ","));
+    if (spec.kind == HRNN_STEP) set("phase", std::to_string(spec.phase));
+  }
+  return generator;
+}
+
+std::vector<Argument> arguments_of(Internal::AbstractGenerator *generator) {
+  std::vector<Argument> arguments;
+  for (const auto &info : generator->arginfos()) {
+    if (info.dir != Internal::ArgInfoDirection::Input) continue;
+    for (const Parameter &p : generator->input_parameter(info.name)) {
+      Argument::Kind kind = p.is_buffer() ? Argument::InputBuffer : Argument::InputScalar;
+      arguments.emplace_back(p.name(), kind, p.type(), p.dimensions(), p.get_argument_estimates());
+    }
+  }
+  return arguments;
+}
+
 }  // namespace
 
 std::string kernel_symbol(const std::string &prefix, const KernelSpec &spec, const TargetRow &target) {
@@ -343,36 +380,40 @@ Target kernel_target(const TargetRow &target) {
 }
 
 Module build_kernel(const KernelSpec &spec, const TargetRow &target, const std::string &symbol) {
-  GeneratorContext context(kernel_target(target));
-  auto generator = Internal::GeneratorRegistry::create(generator_name(spec.kind), context);
-  auto set = [&](const char *name, const std::string &value) { generator->set_generatorparam_value(name, value); };
-  set("target_row", target.name);
-  set("dtype", spec.dtype == HRNN_F64 ? "float64" : "float32");
-  set("panels", std::to_string(spec.tile.panels));
-  set("rows", std::to_string(spec.tile.rows));
-  set("gate_by_gate", spec.tile.gate_by_gate ? "true" : "false");
-  set("unroll", std::to_string(spec.tile.unroll));
-  set("chains", std::to_string(spec.tile.chains));
-  set("inner", std::to_string(spec.inner));
-  if (spec.kind == HRNN_PROJECTION) {
-    set("gates", std::to_string(spec.gates));
-  } else {
-    set("cell", spec.cell);
-    set("activations", join(spec.activations, ","));
-    if (spec.kind == HRNN_STEP) set("phase", std::to_string(spec.phase));
-  }
-
+  auto generator = make_generator(spec, target, GeneratorContext(kernel_target(target)));
   // As build_module(), but without the metadata nobody reads: only the function and its argv form.
   Pipeline pipeline = generator->build_pipeline();
-  std::vector<Argument> arguments;
-  for (const auto &info : generator->arginfos()) {
-    if (info.dir != Internal::ArgInfoDirection::Input) continue;
-    for (const Parameter &p : generator->input_parameter(info.name)) {
-      Argument::Kind kind = p.is_buffer() ? Argument::InputBuffer : Argument::InputScalar;
-      arguments.emplace_back(p.name(), kind, p.type(), p.dimensions(), p.get_argument_estimates());
+  return pipeline.compile_to_module(arguments_of(generator.get()), symbol, kernel_target(target), LinkageType::ExternalPlusArgv);
+}
+
+Module autoscheduled_step(const KernelSpec &spec, const TargetRow &target, const std::string &symbol, const std::string &autoscheduler,
+                          const StepShape &shape) {
+  const Target with_runtime(target.halide);  // it may want memory
+  const AutoschedulerParams params(autoscheduler, {{"parallelism", "1"}});
+  auto generator = make_generator(spec, target, GeneratorContext(with_runtime, params));
+  Pipeline pipeline = generator->build_pipeline();
+  const Cell &cell = cell_by_name(spec.cell);
+  const int lanes = kRowBytes / (spec.dtype == HRNN_F64 ? 8 : 4), gates = static_cast<int>(cell.phases[spec.phase].gates.size());
+  const std::map<std::string, std::vector<int>> extents = {{"weights", {lanes, gates, shape.inner, shape.panels}},
+                                                           {"bias", {lanes, gates, shape.panels}},
+                                                           {"input", {lanes, cell.gates, shape.panels, shape.rows}},
+                                                           {"operand", {shape.inner, shape.rows}},
+                                                           {"state", {lanes, shape.panels, shape.rows}}};
+  for (const auto &[name, extent] : extents) {
+    for (Parameter &p : std::vector<Parameter>(generator->input_parameter(name))) {
+      for (int d = 0; d < p.dimensions(); d++) {
+        p.set_min_constraint_estimate(d, 0);
+        p.set_extent_constraint_estimate(d, extent[d]);
+      }
     }
   }
-  return pipeline.compile_to_module(arguments, symbol, kernel_target(target), LinkageType::ExternalPlusArgv);
+  for (Func &output : pipeline.outputs()) {
+    const std::vector<Var> vars = output.args();
+    const std::vector<int> &extent = extents.at("state");
+    for (size_t d = 0; d < vars.size(); d++) output.set_estimate(vars[d], 0, extent[d]);
+  }
+  pipeline.apply_autoscheduler(with_runtime, params);
+  return pipeline.compile_to_module(arguments_of(generator.get()), symbol, with_runtime, LinkageType::ExternalPlusArgv);
 }
 
 hrnn_kernel kernel_row(const KernelSpec &spec) {

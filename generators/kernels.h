@@ -37,6 +37,14 @@ std::string kernel_symbol(const std::string &prefix, const KernelSpec &spec, con
 // Lowers one kernel through its generator.
 Halide::Module build_kernel(const KernelSpec &spec, const TargetRow &target, const std::string &symbol);
 
+// A step (one phase) as an autoscheduler of Halide's, whose plug-in is loaded, schedules it for this shape and one thread: to
+// compare with. It has Halide's runtime and computes the whole shape only.
+struct StepShape {
+  int panels, rows, inner;
+};
+Halide::Module autoscheduled_step(const KernelSpec &spec, const TargetRow &target, const std::string &symbol,
+                                  const std::string &autoscheduler, const StepShape &shape);
+
 // The kernel's row in the variant table; what is a pointer in it is left to the emitter.
 hrnn_kernel kernel_row(const KernelSpec &spec);
 

@@ -78,15 +78,14 @@ bool is_reached(const std::vector<Tile> &tiles, const Tile &tile, int panels) {
 
 }  // namespace
 
-std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &target) {
+std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &target, const std::vector<TunedTile> &tuned) {
   std::vector<KernelSpec> specs;
   if (family.dtype == HRNN_F64 && !target.float64) return specs;
   const bool step = family.kind != HRNN_PROJECTION;
   const int phases = step ? static_cast<int>(cell_by_name(family.cell).phases.size()) : 1;
   for (int phase = 0; phase < phases; phase++) {
     const int gates = step ? static_cast<int>(cell_by_name(family.cell).phases[phase].gates.size()) : family.gates;
-    const bool fused = family.kind == HRNN_FUSED_STEP;
-    const std::vector<Tile> all = fused ? fused_tiles(target.machine, gates) : tiles(target.machine, gates);
+    const std::vector<Tile> all = tiles({target.name, family.kind, gates, family.dtype}, tuned);
     for (const Tile &tile : all) {
       if (step && family.inner > 0 && !target.machine.gpu && !is_reached(all, tile, panels_of(family))) continue;
       KernelSpec spec;

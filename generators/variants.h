@@ -28,6 +28,7 @@ std::vector<KernelFamily> library_families(const std::vector<std::string> &cells
 void add_steps(std::vector<KernelFamily> *families, KernelFamily steps);
 
 // The kernels of a family on a target: its phases times the tiles.
-std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &target);
+std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &target,
+                               const std::vector<TunedTile> &tuned = shipped_tiles());
 
 }  // namespace hrnn

@@ -2,6 +2,7 @@
 #include "schedules.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 namespace hrnn {
 namespace {
@@ -42,11 +43,9 @@ Tile one_row_tile(const Machine &machine, int gates, int products, int accumulat
   return tile;
 }
 
-// Weights in the first-level cache: bound by latency, or by two loads a cycle, with some to spare. A tile for every number of
-// panels, since a small layer may have no more.
-void add_first_level_tiles(const Machine &machine, int gates, int products, int most_chains, std::vector<Tile> *tiles) {
-  for (int panels = kMostPanels; panels > 0; panels /= 2)
-    tiles->push_back(one_row_tile(machine, gates, products, kAccumulatorsForLatency + 4, panels, most_chains, 1));
+// Weights in the first-level cache: bound by latency, or by two loads a cycle, with some to spare.
+Tile first_level_tile(const Machine &machine, int gates, int products, int most_chains) {
+  return one_row_tile(machine, gates, products, kAccumulatorsForLatency + 4, kMostPanels, most_chains, 1);
 }
 
 // Weights from beyond: as few panels as keep up with the cache, since each is a stream of its own to the prefetcher.
@@ -161,41 +160,101 @@ void schedule_gpu(const Machine &machine, ProductLoops &s) {
   }
 }
 
-// Each of `wanted` once, and the same with one panel, for the remainder of the panels.
-std::vector<Tile> with_remainders(const std::vector<Tile> &wanted) {
+// Each of `wanted` once, and the same with one panel, for the remainder of the panels. Where latency is the limit, weights in
+// the first-level cache, half as many panels with twice as many chains are worth a kernel too: few layers that small have whole tiles.
+std::vector<Tile> with_remainders(const std::vector<Tile> &wanted, int most_chains) {
   std::vector<Tile> all;
   auto add = [&](const Tile &tile) {
     for (const Tile &other : all)
       if (other.panels == tile.panels && other.rows == tile.rows && other.chains == tile.chains) return;
     all.push_back(tile);
   };
-  for (const Tile &tile : wanted) {
+  for (Tile tile : wanted) {
     add(tile);
-    add({1, tile.rows, tile.gate_by_gate, tile.unroll, 1, 0});
+    for (Tile half = tile; tile.cache_level == 1 && half.panels > 1;) {
+      half.panels /= 2;
+      half.chains = std::min(2 * half.chains, most_chains);
+      add(half);
+    }
+    tile.panels = tile.chains = 1;
+    tile.cache_level = 0;
+    add(tile);
   }
   return all;
 }
 
-}  // namespace
+// What is computed side by side.
+int products_of(hrnn_kernel_kind kind) { return kind == HRNN_FUSED_STEP ? 2 : 1; }
 
-std::vector<Tile> tiles(const Machine &machine, int gates) {
-  if (machine.gpu) return {{1, 1, false, 1, 1, 0}};  // blocks handle their own remainders
+// Results of steps and projections do not depend on the tiles, which depend on threads and batch: they have one chain.
+int most_chains(hrnn_kernel_kind kind) { return kind == HRNN_FUSED_STEP ? kMostChains : 1; }
+
+std::vector<Tile> rules(const Machine &machine, hrnn_kernel_kind kind, int gates) {
   std::vector<Tile> wanted;
   for (int rows : {8, 6, 4, 2}) {
+    if (kind == HRNN_FUSED_STEP) break;
     if (rows == 6 && !wanted.empty()) continue;  // for registers that do not hold 8
     const Tile tile = rows_tile(machine, gates, rows);
     if (tile.panels > 0) wanted.push_back(tile);
   }
-  wanted.push_back(streaming_tile(machine, gates, 1));
-  add_first_level_tiles(machine, gates, 1, 1, &wanted);  // one chain: results do not depend on the tiles
-  return with_remainders(wanted);
+  wanted.push_back(streaming_tile(machine, gates, products_of(kind)));
+  wanted.push_back(first_level_tile(machine, gates, products_of(kind), most_chains(kind)));
+  return wanted;
 }
 
-std::vector<Tile> fused_tiles(const Machine &machine, int gates) {
-  if (machine.gpu) return {};  // a step is one launch anyway
-  std::vector<Tile> wanted = {streaming_tile(machine, gates, 2)};
-  add_first_level_tiles(machine, gates, 2, kMostChains, &wanted);
-  return with_remainders(wanted);
+int registers_needed(const Machine &machine, const TiledProduct &product, const Tile &tile) {
+  const int weights = tile.panels * vectors_per_panel(machine) * (tile.gate_by_gate ? 1 : product.gates) * tile.chains;
+  return registers_of(machine, weights, tile.rows) + (products_of(product.kind) - 1) * weights * tile.rows;
+}
+
+// Tuned tiles take the place of those for the same use; where there is none, they are one more.
+void apply_tuned(const Machine &machine, const TiledProduct &product, const std::vector<TunedTile> &tuned,
+                 std::vector<Tile> *wanted) {
+  for (const TunedTile &entry : tuned) {
+    if (!(entry.product == product)) continue;
+    const int needed = registers_needed(machine, product, entry.tile);
+    if (needed > machine.registers)
+      throw std::invalid_argument("schedules/tuned: " + describe(product) + ": a tile of " + describe(entry.tile) + " needs " +
+                                  std::to_string(needed) + " vector registers; there are " + std::to_string(machine.registers));
+    bool found = false;
+    for (Tile &tile : *wanted)
+      if (same_use(tile, entry.tile)) tile = entry.tile, found = true;
+    if (!found) wanted->push_back(entry.tile);
+  }
+}
+
+}  // namespace
+
+std::vector<Tile> tiles(const TiledProduct &product, const std::vector<TunedTile> &tuned) {
+  const Machine &machine = targets_by_name({product.target})[0]->machine;
+  if (machine.gpu && product.kind == HRNN_FUSED_STEP) return {};  // a step is one launch anyway
+  if (machine.gpu) return {{1, 1, false, 1, 1, 0}};               // blocks handle their own remainders
+  std::vector<Tile> wanted = rules(machine, product.kind, product.gates);
+  apply_tuned(machine, product, tuned, &wanted);
+  // Many rows first, and before a cache's tile the one for weights anywhere: of tiles that differ in nothing else, the first stays.
+  std::stable_sort(wanted.begin(), wanted.end(), [](const Tile &a, const Tile &b) {
+    return a.rows != b.rows ? a.rows > b.rows : a.cache_level < b.cache_level;
+  });
+  return with_remainders(wanted, most_chains(product.kind));
+}
+
+std::vector<Tile> legal_tiles(const TiledProduct &product, const Tile &like) {
+  const Machine &machine = targets_by_name({product.target})[0]->machine;
+  const int chains = like.cache_level == 1 && !machine.by_element ? most_chains(product.kind) : 1;
+  std::vector<Tile> all;
+  auto add = [&](const Tile &tile) {
+    if (same_use(tile, like) && registers_needed(machine, product, tile) <= machine.registers) all.push_back(tile);
+  };
+  for (bool gate_by_gate : {false, true}) {
+    if (gate_by_gate && product.gates == 1) continue;  // the same
+    for (int panels : {1, 2, 3, 4, 8})
+      for (int rows : {1, 2, 3, 4, 6, 8, 10, 12, 14, 16})
+        for (int unroll : {1, 2, 4})
+          if (unroll == 1 || !machine.by_element) add({panels, rows, gate_by_gate, unroll, 1, like.cache_level});
+    for (int panels : {1, 2, 4, 8})
+      for (int more = 2; more <= chains; more *= 2) add({panels, 1, gate_by_gate, 1, more, like.cache_level});
+  }
+  return all;
 }
 
 int block_elements(const Machine &machine, const Halide::Type &type) {

@@ -7,29 +7,18 @@
 
 #include "Halide.h"
 #include "targets.h"
+#include "tuned.h"
 
 namespace hrnn {
 
-// What one kernel computes jointly: `panels` panels of hidden units x `rows` batch rows, all gates of a panel.
-// gate_by_gate: one pass over k per gate instead of one for all, where all gates' accumulators do not fit the registers.
-// unroll: values of k in one turn of the loop. chains: sums of every so many values of k, added at the end, where one sum
-// would wait for itself.
-// cache_level: made for weights that stay in the cache of this level, 0 = wherever they lie. A target's machines differ in
-// their caches, so a schedule makes tiles for each case, and the runtime, which knows the sizes, takes those that apply.
-struct Tile {
-  int panels, rows;
-  bool gate_by_gate;
-  int unroll, chains;
-  int cache_level;
-};
-
 // The tiles that cover any problem on this machine for a product of `gates` gates: for many rows (bound by arithmetic), for
 // two (bound by the bandwidth of the weights), for one (bound by latency with weights in the first-level cache, by
-// bandwidth beyond); each kind also with one panel, for the remainder.
-std::vector<Tile> tiles(const Machine &machine, int gates);
+// bandwidth beyond); each kind also with one panel, for the remainder. Kernels that compute two products of one row side by
+// side (fused steps) have those for one row. What is in `tuned` for the product takes the place of what the rules say.
+std::vector<Tile> tiles(const TiledProduct &product, const std::vector<TunedTile> &tuned = shipped_tiles());
 
-// Those for kernels that compute two products of one row side by side.
-std::vector<Tile> fused_tiles(const Machine &machine, int gates);
+// Everything that may be tried for the use that `like` is made for: tiles whose accumulators fit the registers.
+std::vector<Tile> legal_tiles(const TiledProduct &product, const Tile &like);
 
 // The loops of products followed by something pointwise:
 //   product(lane, gate, panel, row, chain) = bias of chain 0; product += weights * operand over the chain's k

@@ -86,10 +86,10 @@ class Command(unittest.TestCase):
 
     def test_unknown_command_is_named_with_those_there_are(self):
         for arguments, fault in ((["foo"], "there is no command 'foo'"), ([], "a command is missing")):
-            self.assertIn(fault + "; the commands are compile, run, inspect, explain, kernels, bench", hrnn(*arguments).stderr)
+            self.assertIn(fault + "; the commands are compile, run, inspect, explain, kernels, bench, tune", hrnn(*arguments).stderr)
 
     def test_help_and_version(self):
-        for command in ([], ["compile"], ["run"], ["inspect"], ["explain"], ["kernels"], ["bench"]):
+        for command in ([], ["compile"], ["run"], ["inspect"], ["explain"], ["kernels"], ["bench"], ["tune"]):
             result = hrnn(*command, "--help")
             self.assertEqual(result.returncode, 0)
             self.assertIn("Usage: hrnn", result.stdout)

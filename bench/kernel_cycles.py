@@ -68,7 +68,7 @@ def table(mca, target, kernels):
         multiply_adds = sum(loop.multiply_adds for loop in of_kernel)
         spills = sum(loop.spills for loop in of_kernel)
         cells = [f"{kernel.kind} {kernel.shape}",
-                 *map(str, (multiply_adds // kernel.accumulators, instructions, multiply_adds, spills))]
+                 *map(str, (multiply_adds // kernel.sums, instructions, multiply_adds, spills))]
         for core, peak in cores.items():
             total = sum(max(next(cycles[core]), loop.multiply_adds / peak) for loop in of_kernel)
             rate = multiply_adds / total

@@ -60,9 +60,16 @@ class Kernel:
     shape: str         # gates or cell, and the tile
     activations: str   # of steps
     target: str
-    accumulators: int  # vector registers of sums that an element of k is added to, all products together
+    gate_sums: int     # vector registers of sums of a gate, all products together
+    gates: int
     vector: int        # elements in a vector register
     loops: list        # of products, without those for an inner dimension of 0
+
+    @property
+    def sums(self):
+        """Those that main loops add to: of all gates, or of one where gates are a loop around it."""
+        count = sum(loop.multiply_adds for loop in self.main_loops)
+        return self.gate_sums * (self.gates if count % (self.gate_sums * self.gates) == 0 else 1)
 
     @property
     def main_loops(self):
@@ -117,7 +124,7 @@ def kernels(archive):
         vector_bytes = max((loop.vector_bytes for loop in loops), default=PANEL_BYTES)
         gates = int(match["gates"] or STEP_GATES[match["cell"]])
         products = 2 if match["kind"] == "fused" else 1
-        accumulators = products * gates * int(match["panels"]) * int(match["rows"]) * PANEL_BYTES // vector_bytes
+        gate_sums = products * int(match["panels"]) * int(match["rows"]) * PANEL_BYTES // vector_bytes
         shape = f"{match['cell'] or match['gates'] + ' gates'}, {match['panels']} x {match['rows']}"
-        yield Kernel(symbol, match["kind"], shape, match["activations"], match["target"], accumulators,
+        yield Kernel(symbol, match["kind"], shape, match["activations"], match["target"], gate_sums, gates,
                      vector_bytes * 8 // int(match["bits"]), loops)

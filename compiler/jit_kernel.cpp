@@ -12,16 +12,17 @@ namespace {
 
 bool in_name(char c) { return isalnum(static_cast<unsigned char>(c)) || c == '_'; }
 
-// Halide numbers the names of a process in the order in which they come up: "product$3", "t12". Without those numbers a
-// kernel's text depends on the kernel alone.
+// Halide numbers the names of a process in the order in which they come up: "product", "product$3", "t12". Without those
+// numbers a kernel's text depends on the kernel alone.
 std::string without_numbers(const std::string &text) {
   std::string plain;
   for (size_t i = 0; i < text.size(); i++) {
-    const bool numbered = text[i] == '$' || (text[i] == 't' && (i == 0 || !in_name(text[i - 1])));
-    plain += text[i];
+    const bool dollar = text[i] == '$', temporary = text[i] == 't' && (i == 0 || !in_name(text[i - 1]));
     size_t end = i + 1;
-    while (end < text.size() && isdigit(static_cast<unsigned char>(text[end]))) end++;
-    if (numbered && (end == text.size() || !in_name(text[end]))) i = end - 1;
+    while ((dollar || temporary) && end < text.size() && isdigit(static_cast<unsigned char>(text[end]))) end++;
+    const bool numbered = end > i + 1 && (end == text.size() || !in_name(text[end]));
+    if (!(dollar && numbered)) plain += text[i];
+    if (numbered) i = end - 1;
   }
   return plain;
 }

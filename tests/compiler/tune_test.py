@@ -74,7 +74,7 @@ class Tune(unittest.TestCase):
             file.write(b"this is no database" * 100)
         self.expect(1, self.tune(PROBLEM), self.database, "not a database", "--database")
         os.remove(self.database)
-        os.makedirs(self.path("tuned"))
+        os.makedirs(self.path("tuned"), exist_ok=True)
         with open(self.path("tuned/sse41.json"), "w") as file:
             file.write('{"target": "sse41", "tiles": [{"kind": "step", "gates": "three"}]}')
         self.expect(1, self.tune(PROBLEM), self.path("tuned/sse41.json"), "tiles[0]", "gates \"three\"")

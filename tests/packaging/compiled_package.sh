@@ -12,7 +12,7 @@ rm -rf "$folder"
 cd "$folder/net"
 command=$(sed -n 's/^ \*   \(cc .*\)$/\1/p' example.c)
 echo "$command"
-sh -c "$command"
+sh -c "$command ${LDFLAGS:-}"
 ./example | tee example.out
 grep -q 'bytes)$' example.out
 

@@ -69,7 +69,7 @@ build_and_run(cells cells "${cell_targets}")
 if(STEP STREQUAL "native")
   build_and_run(consume_compiler run_model "" "${SOURCE}/examples/digits/digits_gru.onnx")
   # The C program was linked by the C compiler, without C++'s library.
-  execute_process(COMMAND ldd "${WORK}/native/consume_model/classify" OUTPUT_VARIABLE libraries COMMAND_ERROR_IS_FATAL ANY)
+  execute_process(COMMAND readelf -d "${WORK}/native/consume_model/classify" OUTPUT_VARIABLE libraries COMMAND_ERROR_IS_FATAL ANY)
   if(libraries MATCHES "libstdc\\+\\+")
     message(FATAL_ERROR "the C program needs libstdc++:\n${libraries}")
   endif()

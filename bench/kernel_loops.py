@@ -69,7 +69,12 @@ class Kernel:
     def sums(self):
         """Those that main loops add to: of all gates, or of one where gates are a loop around it."""
         count = sum(loop.multiply_adds for loop in self.main_loops)
-        return self.gate_sums * (self.gates if count % (self.gate_sums * self.gates) == 0 else 1)
+        return self.gate_sums * (self.gates if count % (self.elements * self.gate_sums * self.gates) == 0 else 1)
+
+    @property
+    def elements(self):
+        """Of k, in a turn of a main loop: a vector where they are taken from a register, else one or a few."""
+        return self.vector if self.target == "neon" else 1
 
     @property
     def main_loops(self):

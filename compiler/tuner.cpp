@@ -89,16 +89,16 @@ class KernelTable {
   std::string identity_;
 };
 
-// Tells whether kernels that `today` has not are called. An entry takes nothing but its arguments, so each needs a function
-// of its own; a candidate brings its tile and those for the remainder of the panels.
+// Tells whether kernels of `table` that `other` has not are called. An entry takes nothing but its arguments, so each needs a function
+// of its own; a table differs from today's in a tile and those for the remainder of the panels.
 class Probe {
  public:
-  Probe(KernelTable *candidate, const KernelTable &today) : candidate_(candidate) {
+  Probe(KernelTable *table, const KernelTable &other) : table_(table) {
     int used = 0;
     called_ = false;
-    for (hrnn_kernel &row : candidate->rows()) {
+    for (hrnn_kernel &row : table->rows()) {
       entries_.push_back(row.entry);
-      const hrnn_kernel_table &old = *today.get();
+      const hrnn_kernel_table &old = *other.get();
       const bool known = std::any_of(old.kernels, old.kernels + old.count, [&](const hrnn_kernel &k) {
         return k.entry == row.entry && k.cache_level == row.cache_level;
       });
@@ -108,7 +108,7 @@ class Probe {
     }
   }
   ~Probe() {
-    for (size_t i = 0; i < entries_.size(); i++) candidate_->rows()[i].entry = entries_[i];
+    for (size_t i = 0; i < entries_.size(); i++) table_->rows()[i].entry = entries_[i];
   }
   bool called() const { return called_; }
 
@@ -123,7 +123,7 @@ class Probe {
   static constexpr hrnn_kernel_entry kEntries[kSlots] = {call<0>, call<1>, call<2>, call<3>, call<4>, call<5>};
   static bool called_;
   static hrnn_kernel_entry originals_[kSlots];
-  KernelTable *candidate_;
+  KernelTable *table_;
   std::vector<hrnn_kernel_entry> entries_;
 };
 bool Probe::called_;
@@ -293,7 +293,7 @@ class Tuner {
         if (!wrong.empty()) {
           candidate.trial.verdict = Verdict::Wrong;
           candidate.trial.wrong = request_.problems[i].text + ": " + wrong;
-        } else if (!calls_new_kernels(i, table.get())) {
+        } else if (!changes_calls(i, table.get())) {
           continue;
         }
         candidate.tables[i] = std::move(table);
@@ -303,8 +303,12 @@ class Tuner {
     return all;
   }
 
-  bool calls_new_kernels(size_t problem, KernelTable *table) const {
-    const Probe probe(table, *today_[problem]);
+  // A candidate matters where its own kernels are called, and where those that it takes away are called today.
+  bool changes_calls(size_t problem, KernelTable *candidate) const {
+    return calls_its_own(problem, candidate, *today_[problem]) || calls_its_own(problem, today_[problem].get(), *candidate);
+  }
+  bool calls_its_own(size_t problem, KernelTable *table, const KernelTable &other) const {
+    const Probe probe(table, other);
     layers_[problem]->run(table->get());
     return probe.called();
   }

@@ -16,9 +16,10 @@ constexpr int kPanelBytes = 64;  // one packed row: runtime/src/pack.h
 // Independent accumulators that hide the latency of a multiply-add on every core we know: latency 4, two a cycle.
 constexpr int kAccumulatorsForLatency = 8;
 
-// Turns of the loop over k that tiles of several rows take at once: its end costs a tenth where arithmetic is the limit. With
-// one row it is not, and loops may be too short.
-constexpr int kUnrollRows = 2;
+// Turns of the loop over k that tiles of several rows take at once: its end costs a tenth where arithmetic is the limit. (With
+// one row it is not, and loops may be too short.) Vectors of 16 bytes here are those of SSE, where a product needs a register
+// of its own before it is added, and NEON, which takes blocks anyway.
+int unroll_of_rows(const Machine &machine) { return machine.vector_bytes > 16 ? 2 : 1; }
 
 int vectors_per_panel(const Machine &machine) { return kPanelBytes / machine.vector_bytes; }
 
@@ -60,11 +61,13 @@ int registers_of(const Machine &machine, int weights, int rows) {
   return weights * rows + std::min(weights, rows) + 1;
 }
 
-// Several rows: the tile with the fewest loads a multiply-add whose registers suffice. No panels: there is none.
+// Several rows: the tile with the fewest loads a multiply-add whose registers suffice, gate by gate only where they do not for
+// all gates. No panels: there is none.
 Tile rows_tile(const Machine &machine, int gates, int rows) {
-  Tile best{0, rows, false, kUnrollRows, 1, 0};
+  Tile best{0, rows, false, unroll_of_rows(machine), 1, 0};
   double best_loads = 1e9;
   for (bool gate_by_gate : {false, true}) {
+    if (best.panels > 0) break;
     for (int panels : {1, 2, 3, 4}) {
       int weights = panels * vectors_per_panel(machine) * (gate_by_gate ? 1 : gates);
       int accumulators = weights * rows;

@@ -37,10 +37,9 @@ class Loops(unittest.TestCase):
 
     def test_all_sums_have_a_loop(self):
         def check(kernel):
-            elements = kernel.vector if kernel.target == "neon" else 1
             multiply_adds = sum(loop.multiply_adds for loop in kernel.main_loops)
             self.assertGreater(multiply_adds, 0, "multiply-adds in loops on registers")
-            self.assertEqual(0, multiply_adds % (elements * kernel.sums), "the same for each sum")
+            self.assertEqual(0, multiply_adds % (kernel.elements * kernel.sums), "the same for each sum")
         self.each_kernel(check)
 
     def test_sums_are_not_spilled(self):

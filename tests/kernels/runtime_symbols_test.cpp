@@ -18,7 +18,7 @@ const std::set<std::string> kAllowed = {
     "strlen", "strcmp", "strncmp", "strchr", "strrchr", "strstr", "snprintf", "vsnprintf", "getenv",
     // Teams.
     "pthread_create", "pthread_join", "pthread_mutex_lock", "pthread_mutex_unlock", "pthread_mutex_destroy",
-    "pthread_cond_wait", "pthread_cond_broadcast", "pthread_cond_destroy", "sched_yield",
+    "pthread_cond_wait", "pthread_cond_broadcast", "pthread_cond_destroy", "sched_yield", "sched_getcpu", "sched_getaffinity", "sched_setaffinity", "__sched_cpucount",
     // The sizes of caches.
     "fopen", "fgets", "fclose", "sysconf",
     // Mathematics, for what runs between recurrent layers.

@@ -17,12 +17,13 @@ build = $(cmake) --workflow --preset
 export CTEST_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench install clean distclean setup setup-bench
+.PHONY: help demo test bench kernel-cycles install clean distclean setup setup-bench
 
 help:
 	@echo 'make demo                   compile a trained GRU for every target, run it, show what came out'
 	@echo 'make test [PRESET=sanitize] build everything and run all tests'
 	@echo 'make bench [PROBLEMS=NAMES] measure next to other engines, all of bench/problems/ but deepbench or what is named; report'
+	@echo 'make kernel-cycles          estimate the cycles of kernels on cores that are not here'
 	@echo 'make install [PREFIX=DIR]   install to DIR (default: /usr/local; DESTDIR is honoured)'
 	@echo 'make clean                  remove what was built; build/venv (CMake, Halide) stays'
 	@echo 'make distclean              remove build/ altogether'
@@ -41,6 +42,9 @@ test: setup
 
 bench: setup-bench
 	@HRNN_BENCH_PROBLEMS='$(PROBLEMS)' $(build) bench
+
+kernel-cycles: setup-bench
+	@$(build) $@
 
 install: setup
 	@$(build) install

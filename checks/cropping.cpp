@@ -125,13 +125,16 @@ int count_bits(uint32_t bits) {
   return count;
 }
 
-// The arguments of one kernel for 3 by 3 of `unit`.
+// Fused steps are for one row; everything else is called for several tiles of rows.
+int row_tiles(const hrnn_kernel &kernel) { return kernel.kind == HRNN_FUSED_STEP ? 1 : 3; }
+
+// The arguments of one kernel for 3 by row_tiles() of `unit`.
 class Call {
  public:
   Call(const hrnn_kernel &kernel, const hrnn_device *device, int unit_panels, int unit_rows) : kernel_(kernel) {
     const hrnn_dtype dtype = hrnn_dtype(kernel.dtype);
     const int lanes = kRowBytes / (dtype == HRNN_F64 ? 8 : 4), gates = int(kernel.gates), inner = kernel.inner ? int(kernel.inner) : 13;
-    const int panels = 3 * unit_panels, rows = 3 * unit_rows;
+    const int panels = 3 * unit_panels, rows = row_tiles(kernel) * unit_rows;
     std::mt19937 random(7);
     auto input = [&](const std::vector<int> &extents) {
       inputs_.push_back(std::make_unique<Array>(dtype, device, extents));
@@ -198,7 +201,7 @@ class Call {
 
 std::string check_part(const hrnn_kernel &kernel, const hrnn_device *device, int unit_panels, int unit_rows, Range panels, Range rows) {
   Call whole(kernel, device, unit_panels, unit_rows), part(kernel, device, unit_panels, unit_rows);
-  const int all_panels = 3 * unit_panels, all_rows = 3 * unit_rows;
+  const int all_panels = 3 * unit_panels, all_rows = row_tiles(kernel) * unit_rows;
   std::string error = whole.run({0, all_panels}, {0, all_rows});
   if (error.empty()) error = part.run(panels, rows);
   if (!error.empty()) return error;
@@ -233,10 +236,10 @@ Report check_cropping(const Kernels &kernels) {
     // Views into device memory begin at multiples of 512 bytes.
     const int panels = kernels.gpu() ? 8 : int(kernel.panels), rows = int(kernel.rows);
     for (int p = 0; p < 3; p++) {
-      for (int r = 0; r < 3; r++) {
+      for (int r = 0; r < row_tiles(kernel); r++) {
         // The part at (p, r), and everything from there on.
         for (bool one : {true, false}) {
-          const Range asked_panels = {p * panels, (one ? p + 1 : 3) * panels}, asked_rows = {r * rows, (one ? r + 1 : 3) * rows};
+          const Range asked_panels = {p * panels, (one ? p + 1 : 3) * panels}, asked_rows = {r * rows, (one ? r + 1 : row_tiles(kernel)) * rows};
           report.runs++;
           report.add(std::string(kernel.symbol) + " panels " + std::to_string(asked_panels.begin) + "-" +
                          std::to_string(asked_panels.end) + " rows " + std::to_string(asked_rows.begin) + "-" +

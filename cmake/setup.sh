@@ -6,7 +6,7 @@
 #   2. build/venv: a Python virtual environment with the pinned wheels of cmake/requirements*.txt (Halide, CMake, ...).
 # Each step looks first and does nothing when nothing is missing.
 #
-#   cmake/setup.sh [bench] [ci]      extras: requirements-bench.txt, requirements-ci.txt (with cross tools from Debian)
+#   cmake/setup.sh [bench] [ci]      extras: requirements-bench.txt (with llvm-mca), requirements-ci.txt (with cross tools from Debian)
 #
 # Environment: PYTHON = the interpreter to make the environment from; HRNN_NO_APT=1 = never install system packages,
 # say what is missing instead.
@@ -27,6 +27,9 @@ done
 
 packages='g++ libc6-dev python3 python3-venv pkg-config protobuf-compiler libprotobuf-dev libzip-dev zlib1g-dev
   libelf-dev libcli11-dev nlohmann-json3-dev libfmt-dev libgtest-dev libgmock-dev'
+case " $extras " in
+  *' bench '*) packages="$packages llvm-19 binutils-aarch64-linux-gnu" ;;
+esac
 case " $extras " in
   *' ci '*)
     packages="$packages clang libclang-rt-dev g++-aarch64-linux-gnu qemu-user pocl-opencl-icd ocl-icd-libopencl1 ocl-icd-opencl-dev" ;;

@@ -12,7 +12,8 @@
 namespace hrnn {
 
 // activation(x) with alpha and beta where the function has them. A NaN stays a NaN; infinities saturate.
-// Largest absolute error against exact arithmetic: about 1.2e-7 (float), 2.3e-16 (double) for the bounded functions.
+// Largest absolute error against exact arithmetic: about 3e-7 (float), 2.3e-16 (double) for the bounded
+// functions.
 Halide::Expr activation(hrnn_activation_kind kind, const Halide::Expr &x, const Halide::Expr &alpha,
                         const Halide::Expr &beta);
 

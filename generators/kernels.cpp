@@ -44,6 +44,8 @@ class ProductGenerator : public Generator<Self> {
   GeneratorParam<int> panels{"panels", 1};
   GeneratorParam<int> rows{"rows", 1};
   GeneratorParam<bool> gate_by_gate{"gate_by_gate", false};
+  GeneratorParam<int> unroll{"unroll", 1};
+  GeneratorParam<int> chains{"chains", 1};
   GeneratorParam<int> inner{"inner", 0};
 
  protected:
@@ -53,12 +55,28 @@ class ProductGenerator : public Generator<Self> {
   // The length of a product, where it may be compiled in.
   Expr length(const Expr &extent) const { return inner > 0 ? Expr(static_cast<int>(inner)) : extent; }
 
-  Product product(Func weights, Func bias, Func operand, const Expr &length) {
-    Func sum("product");
-    RDom k(0, length, "k");
-    sum(lane, gate, panel, row) = bias(lane, gate, panel);
-    sum(lane, gate, panel, row) += weights(lane, gate, k, panel) * operand(k, row);
-    return {sum, k.x};
+  // A product: its parts to schedule, and its value.
+  struct Sum {
+    Product parts;
+    Func value;
+  };
+
+  Sum product(Func weights, Func bias, Func operand, const Expr &length) {
+    const int block = block_elements(row_by_name(target_row).machine, type()), turn = block * chains;
+    Func part("product"), of_block("operand"), value("sum");
+    Var chain("chain"), i("i");
+    RDom k(0, block, 0, length / turn, "k"), rest(length / turn * turn, length % turn, "rest");
+    Expr at = (k.y * static_cast<int>(chains) + chain) * block + k.x, none = cast(type(), 0);
+    of_block(i, row) = operand(i, row);
+    part(lane, gate, panel, row, chain) = chains == 1 ? bias(lane, gate, panel) : select(chain == 0, bias(lane, gate, panel), none);
+    part(lane, gate, panel, row, chain) += weights(lane, gate, at, panel) * of_block(at, row);
+    if (turn > 1) part(lane, gate, panel, row, 0) += weights(lane, gate, rest, panel) * operand(rest, row);
+    std::vector<Expr> sums;
+    for (int c = 0; c < chains; c++) sums.push_back(part(lane, gate, panel, row, c));
+    for (int half = chains / 2; half > 0; half /= 2)
+      for (int c = 0; c < half; c++) sums[c] += sums[c + half];
+    value(lane, gate, panel, row) = sums[0];
+    return {{part, of_block, k.x, k.y, rest.x, chain}, value};
   }
 
   // The packed layout is dense and starts on a 64-byte boundary; only the number of panels and k may vary.
@@ -88,7 +106,7 @@ class ProductGenerator : public Generator<Self> {
 
   void schedule(Func output, const std::vector<Product> &products, int gates, bool output_has_gate) {
     const Machine &machine = row_by_name(target_row).machine;
-    schedule_product(machine, Tile{panels, rows, gate_by_gate, 0},
+    schedule_product(machine, Tile{panels, rows, gate_by_gate, unroll, chains, 0},
                      {output, products, lane, gate, panel, row, lanes(), gates, output_has_gate});
   }
 
@@ -113,12 +131,12 @@ class Projection : public ProductGenerator<Projection> {
 
   void generate() {
     Expr k = length(x.dim(0).extent());
-    Product sum = product(weights, bias, x, k);
-    out(lane, gate, panel, row) = sum.func(lane, gate, panel, row);
+    Sum sum = product(weights, bias, x, k);
+    out(lane, gate, panel, row) = sum.value(lane, gate, panel, row);
     describe_weights(weights, bias, gates, k);
     x.dim(0).set_min(0).set_stride(1);
     describe_panels(out, gates);
-    ProductGenerator::schedule(out, {sum}, gates, true);
+    ProductGenerator::schedule(out, {sum.parts}, gates, true);
   }
 };
 
@@ -210,11 +228,11 @@ class Step : public CellGenerator<Step> {
     const hrnn::Phase &p = c.phases[phase];
     const int phase_gates = static_cast<int>(p.gates.size());
     Expr k = length(operand.dim(0).extent());
-    Product sum = product(weights, bias, operand, k);
+    Sum sum = product(weights, bias, operand, k);
 
     PhaseInputs in;
     for (int g = 0; g < c.gates; g++) in.input.push_back(input(lane, g, panel, row));
-    for (int g = 0; g < phase_gates; g++) in.product.push_back(sum.func(lane, g, panel, row));
+    for (int g = 0; g < phase_gates; g++) in.product.push_back(sum.value(lane, g, panel, row));
     for (auto *carried : carried_) in.carried.push_back((*carried)(lane, panel, row));
     in.state = state(lane, panel, row);
     in.activation = [this](int i, Expr x) { return activate(i, x); };
@@ -232,7 +250,7 @@ class Step : public CellGenerator<Step> {
     for (auto *carried : carried_) describe_panels(*carried, 0);
     Func output = *out_;
     for (OutputImageParam &buffer : output.output_buffers()) describe_panels(buffer, 0);  // all have out's extents
-    ProductGenerator::schedule(output, {sum}, phase_gates, false);
+    ProductGenerator::schedule(output, {sum.parts}, phase_gates, false);
   }
 
  private:
@@ -261,11 +279,11 @@ class FusedStep : public CellGenerator<FusedStep> {
   void generate() {
     const Cell &c = the_cell();
     Expr x_length = x.dim(0).extent(), k = length(operand.dim(0).extent());
-    Product x_sum = product(x_weights, x_bias, x, x_length), sum = product(weights, bias, operand, k);
+    Sum x_sum = product(x_weights, x_bias, x, x_length), sum = product(weights, bias, operand, k);
 
     PhaseInputs in;
-    for (int g = 0; g < c.gates; g++) in.input.push_back(x_sum.func(lane, g, panel, row));
-    for (int g = 0; g < c.gates; g++) in.product.push_back(sum.func(lane, g, panel, row));
+    for (int g = 0; g < c.gates; g++) in.input.push_back(x_sum.value(lane, g, panel, row));
+    for (int g = 0; g < c.gates; g++) in.product.push_back(sum.value(lane, g, panel, row));
     in.state = state(lane, panel, row);
     in.activation = [this](int i, Expr e) { return activate(i, e); };
     (*out_)(lane, panel, row) = compute(0, in)[0];
@@ -276,7 +294,12 @@ class FusedStep : public CellGenerator<FusedStep> {
     operand.dim(0).set_min(0).set_stride(1);
     describe_panels(state, 0);
     describe_panels(*out_, 0);
-    ProductGenerator::schedule(*out_, {x_sum, sum}, c.gates, false);
+    // A short kernel is a fifth faster without a loop over its one row; of a long one LLVM addresses the weights worse then.
+    if (chains > 1) {
+      for (auto row_of : {x.dim(1), operand.dim(1), state.dim(2), out_->dim(2)}) row_of.set_bounds(0, 1);
+      Func(*out_).bound(row, 0, 1);
+    }
+    ProductGenerator::schedule(*out_, {x_sum.parts, sum.parts}, c.gates, false);
   }
 
  private:
@@ -291,6 +314,12 @@ const char *generator_name(hrnn_kernel_kind kind) {
   }
   throw std::invalid_argument("no kernels are of kind " + std::to_string(kind));
 }
+
+// "p4r2": four panels by two rows; "p1r1c4": with four chains.
+std::string tile_name(const Tile &tile) {
+  return "p" + std::to_string(tile.panels) + "r" + std::to_string(tile.rows) + (tile.chains > 1 ? "c" + std::to_string(tile.chains) : "");
+}
+
 }  // namespace
 
 std::string kernel_symbol(const std::string &prefix, const KernelSpec &spec, const TargetRow &target) {
@@ -305,7 +334,7 @@ std::string kernel_symbol(const std::string &prefix, const KernelSpec &spec, con
   }
   name += spec.dtype == HRNN_F64 ? "_f64" : "_f32";
   if (spec.inner > 0) name += "_k" + std::to_string(spec.inner);
-  if (!target.machine.gpu) name += "_p" + std::to_string(spec.tile.panels) + "r" + std::to_string(spec.tile.rows);
+  if (!target.machine.gpu) name += "_" + tile_name(spec.tile);
   return name + "_" + target.name;
 }
 
@@ -322,6 +351,8 @@ Module build_kernel(const KernelSpec &spec, const TargetRow &target, const std::
   set("panels", std::to_string(spec.tile.panels));
   set("rows", std::to_string(spec.tile.rows));
   set("gate_by_gate", spec.tile.gate_by_gate ? "true" : "false");
+  set("unroll", std::to_string(spec.tile.unroll));
+  set("chains", std::to_string(spec.tile.chains));
   set("inner", std::to_string(spec.inner));
   if (spec.kind == HRNN_PROJECTION) {
     set("gates", std::to_string(spec.gates));

@@ -27,7 +27,7 @@ struct KernelSpec {
   int gates = 1;                         // projection
   std::vector<std::string> activations;  // step: compiled in; empty = any, given at run time
   hrnn_dtype dtype = HRNN_F32;
-  Tile tile{1, 1, false, 0};
+  Tile tile{1, 1, false, 1, 1, 0};
   int inner = 0;  // length of the product compiled in, 0 = any
 };
 

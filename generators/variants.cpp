@@ -53,6 +53,31 @@ std::vector<KernelFamily> library_families(const std::vector<std::string> &cells
   return families;
 }
 
+namespace {
+
+// Of a step whose hidden size is compiled in.
+int panels_of(const KernelFamily &family) {
+  const int lanes = family.dtype == HRNN_F64 ? 8 : 16;
+  return (family.inner + lanes - 1) / lanes;
+}
+
+// Whether covering `panels` panels (runtime/src/kernel_call.h) comes to `tile`, where the runtime takes tiles for weights
+// in a cache or where it does not. One panel is always needed: threads and stretches leave other remainders.
+bool is_reached(const std::vector<Tile> &tiles, const Tile &tile, int panels) {
+  if (tile.panels == 1) return true;
+  for (bool cached : {true, false}) {
+    std::set<int> larger;
+    for (const Tile &other : tiles)
+      if (other.rows == tile.rows && other.panels > tile.panels && (cached || other.cache_level == 0)) larger.insert(-other.panels);
+    int left = panels;
+    for (int width : larger) left %= -width;
+    if (left >= tile.panels && (cached || tile.cache_level == 0)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &target) {
   std::vector<KernelSpec> specs;
   if (family.dtype == HRNN_F64 && !target.float64) return specs;
@@ -61,7 +86,9 @@ std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &targ
   for (int phase = 0; phase < phases; phase++) {
     const int gates = step ? static_cast<int>(cell_by_name(family.cell).phases[phase].gates.size()) : family.gates;
     const bool fused = family.kind == HRNN_FUSED_STEP;
-    for (const Tile &tile : fused ? fused_tiles(target.machine, gates) : tiles(target.machine, gates)) {
+    const std::vector<Tile> all = fused ? fused_tiles(target.machine, gates) : tiles(target.machine, gates);
+    for (const Tile &tile : all) {
+      if (step && family.inner > 0 && !target.machine.gpu && !is_reached(all, tile, panels_of(family))) continue;
       KernelSpec spec;
       spec.kind = family.kind;
       spec.cell = family.cell;

@@ -15,81 +15,112 @@ constexpr int kPanelBytes = 64;  // one packed row: runtime/src/pack.h
 // Independent accumulators that hide the latency of a multiply-add on every core we know: latency 4, two a cycle.
 constexpr int kAccumulatorsForLatency = 8;
 
+// Turns of the loop over k that tiles of several rows take at once: its end costs a tenth where arithmetic is the limit. With
+// one row it is not, and loops may be too short.
+constexpr int kUnrollRows = 2;
+
 int vectors_per_panel(const Machine &machine) { return kPanelBytes / machine.vector_bytes; }
+
+constexpr int kMostPanels = 8, kMostChains = 4;
 
 // What the second-level cache delivers at most in the latency of a multiply-add, in panel rows of 64 bytes: 48 bytes a
 // cycle (measured: 32 on Zen 4, 48 on Golden Cove).
 constexpr int kPanelRowsFromSecondLevel = 3;
 
-// One row, every weight used once: panels until the accumulators of a product are enough, those of all products fitting
-// the registers.
-int panels_for(const Machine &machine, int gates, int accumulators, int products) {
+// One row, every weight used once: panels, up to a most, until the accumulators of a product are enough, those of all products
+// fitting the registers; then chains.
+Tile one_row_tile(const Machine &machine, int gates, int products, int accumulators, int most_panels, int most_chains,
+                  int cache_level) {
   const int one = gates * vectors_per_panel(machine);
-  int panels = 1;
-  while (panels < 8 && panels * one < accumulators && 2 * panels * one * products + 2 <= machine.registers) panels *= 2;
-  return panels;
+  Tile tile{1, 1, false, 1, 1, cache_level};
+  auto wants_more = [&] {
+    const int now = tile.panels * tile.chains * one;
+    return now < accumulators && 2 * now * products + 2 <= machine.registers;
+  };
+  while (tile.panels < most_panels && wants_more()) tile.panels *= 2;
+  while (tile.chains < most_chains && !machine.by_element && wants_more()) tile.chains *= 2;
+  return tile;
 }
 
-// Weights in the first-level cache: bound by latency, or by two loads a cycle, with some to spare.
-Tile first_level_tile(const Machine &machine, int gates, int products = 1) {
-  return {panels_for(machine, gates, kAccumulatorsForLatency + 4, products), 1, false, 1};
+// Weights in the first-level cache: bound by latency, or by two loads a cycle, with some to spare. A tile for every number of
+// panels, since a small layer may have no more.
+void add_first_level_tiles(const Machine &machine, int gates, int products, int most_chains, std::vector<Tile> *tiles) {
+  for (int panels = kMostPanels; panels > 0; panels /= 2)
+    tiles->push_back(one_row_tile(machine, gates, products, kAccumulatorsForLatency + 4, panels, most_chains, 1));
 }
 
 // Weights from beyond: as few panels as keep up with the cache, since each is a stream of its own to the prefetcher.
-Tile streaming_tile(const Machine &machine, int gates, int products = 1) {
-  return {panels_for(machine, gates, kPanelRowsFromSecondLevel * vectors_per_panel(machine), products), 1, false, 0};
+Tile streaming_tile(const Machine &machine, int gates, int products) {
+  return one_row_tile(machine, gates, products, kPanelRowsFromSecondLevel * vectors_per_panel(machine), kMostPanels, 1, 0);
 }
 
-// Vector registers that a tile needs: its accumulators, the operands or the weights in use, one to spare.
-int registers_of(int weights, int rows) { return weights * rows + std::min(weights, rows) + 1; }
+// Vector registers that a tile needs: its accumulators, the operands or the weights in use, one to spare. By element: a
+// block of every row's operand, and a panel's row of weights of a gate.
+int registers_of(const Machine &machine, int weights, int rows) {
+  if (machine.by_element) return weights * rows + rows + vectors_per_panel(machine);
+  return weights * rows + std::min(weights, rows) + 1;
+}
 
-// Many rows: the tile with the fewest loads per multiply-add whose registers suffice.
-Tile many_rows_tile(const Machine &machine, int gates) {
-  Tile best{1, 1, false, 0};
+// Several rows: the tile with the fewest loads a multiply-add whose registers suffice. No panels: there is none.
+Tile rows_tile(const Machine &machine, int gates, int rows) {
+  Tile best{0, rows, false, kUnrollRows, 1, 0};
   double best_loads = 1e9;
   for (bool gate_by_gate : {false, true}) {
-    for (int panels : {1, 2, 4}) {
-      for (int rows : {2, 4, 8}) {
-        int weights = panels * vectors_per_panel(machine) * (gate_by_gate ? 1 : gates);
-        int accumulators = weights * rows;
-        if (registers_of(weights, rows) > machine.registers || accumulators < kAccumulatorsForLatency) continue;
-        double loads = double(weights + rows) / accumulators;
-        if (loads < best_loads - 1e-9) best_loads = loads, best = {panels, rows, gate_by_gate, 0};
-      }
+    for (int panels : {1, 2, 3, 4}) {
+      int weights = panels * vectors_per_panel(machine) * (gate_by_gate ? 1 : gates);
+      int accumulators = weights * rows;
+      if (registers_of(machine, weights, rows) > machine.registers || accumulators < kAccumulatorsForLatency) continue;
+      double loads = double(weights + rows) / accumulators;
+      if (loads < best_loads - 1e-9) best_loads = loads, best.panels = panels, best.gate_by_gate = gate_by_gate;
     }
   }
   return best;
 }
 
-// Two rows, where many_rows_tile takes more: still bound by the weights, so as many panels as the registers hold.
-Tile two_rows_tile(const Machine &machine, int gates) {
-  int panels = 1;
-  while (panels < 4 && registers_of(2 * panels * gates * vectors_per_panel(machine), 2) <= machine.registers) panels *= 2;
-  return {panels, 2, registers_of(panels * gates * vectors_per_panel(machine), 2) > machine.registers, 0};
-}
-
-void schedule_cpu_product(const Tile &tile, Product &product, ProductLoops &s, const Var &tile_loop, int vector) {
+void schedule_cpu_product(const Machine &machine, const Tile &tile, Product &product, ProductLoops &s, const Var &tile_loop, int vector) {
   product.func.compute_at(s.output, tile_loop)
       .bound(s.lane, 0, s.lanes)
       .bound(s.gate, 0, s.gates)
       .bound_extent(s.panel, tile.panels)
-      .bound_extent(s.row, tile.rows);
+      .bound_extent(s.row, tile.rows)
+      .bound(product.chain, 0, tile.chains);
   Var lane_outer("lo"), lane_inner("li");
   product.func.split(s.lane, lane_outer, lane_inner, vector)
-      .reorder(lane_inner, lane_outer, s.gate, s.panel, s.row)
+      .reorder(lane_inner, lane_outer, s.gate, s.panel, s.row, product.chain)
       .vectorize(lane_inner)
       .unroll(lane_outer)
       .unroll(s.gate)
       .unroll(s.panel)
-      .unroll(s.row);
-  // Rows innermost: a vector of weights is loaded, used for every row, and its register is free again.
-  auto update = product.func.update();
-  update.split(s.lane, lane_outer, lane_inner, vector);
-  if (tile.gate_by_gate)
-    update.reorder(lane_inner, s.row, lane_outer, s.panel, product.k, s.gate);
-  else
-    update.reorder(lane_inner, s.row, lane_outer, s.gate, s.panel, product.k);
-  update.vectorize(lane_inner).unroll(s.row).unroll(lane_outer).unroll(s.panel).unroll(s.gate);
+      .unroll(s.row)
+      .unroll(product.chain);
+  // Whatever there are fewer of, weights or rows, stays in registers while the others pass. Where the operand is in
+  // registers anyway, a panel's row of weights is loaded at once: in-order cores wait for loads less often.
+  const bool by_element = machine.by_element;
+  const int weights = tile.panels * (s.lanes / vector) * (tile.gate_by_gate ? 1 : s.gates);
+  auto order = [&](Halide::Stage update, const std::vector<Halide::VarOrRVar> &k) {
+    std::vector<Halide::VarOrRVar> loops = {lane_inner, lane_outer};
+    if (!tile.gate_by_gate) loops.push_back(s.gate);
+    loops.push_back(s.panel);
+    loops.insert(weights < tile.rows ? loops.end() : loops.begin() + (by_element ? 2 : 1), s.row);
+    loops.insert(loops.end(), k.begin(), k.end());
+    if (tile.gate_by_gate) loops.push_back(s.gate);
+    update.split(s.lane, lane_outer, lane_inner, vector).reorder(loops).vectorize(lane_inner);
+    update.unroll(s.row).unroll(lane_outer).unroll(s.panel);
+    // Gate by gate is a loop: sums of gates before lie in memory, where the compiler would not put all of them by itself.
+    if (!tile.gate_by_gate) update.unroll(s.gate);
+  };
+  auto update = product.func.update(0).unroll(product.element).unroll(product.chain);
+  if (by_element) {
+    // A block is loaded as one vector, and its elements are taken from the register. It is as good as unrolling.
+    order(update, {product.chain, product.element, product.block});
+    const std::vector<Var> of = product.operand.args();
+    product.operand.compute_at(product.func, product.block).vectorize(of[0]).unroll(of[1]);
+  } else {
+    RVar k_outer("ko"), k_inner("ki");
+    update.split(product.block, k_outer, k_inner, tile.unroll).unroll(k_inner);
+    order(update, {product.chain, product.element, k_inner, k_outer});
+  }
+  if (product.func.num_update_definitions() > 1) order(product.func.update(1), {product.rest});
 }
 
 void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
@@ -109,7 +140,7 @@ void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
   }
   s.output.vectorize(s.lane, vector).unroll(s.lane).unroll(panel_inner).unroll(row_inner);
 
-  for (Product &product : s.products) schedule_cpu_product(tile, product, s, row_outer, vector);
+  for (Product &product : s.products) schedule_cpu_product(machine, tile, product, s, row_outer, vector);
 }
 
 // One thread a hidden unit and row; a block covers `threads` units of one row. Every thread runs its own product, its
@@ -125,8 +156,8 @@ void schedule_gpu(const Machine &machine, ProductLoops &s) {
   }
   s.output.gpu_blocks(panel_outer, s.row).gpu_threads(s.lane, panel_inner);
   for (Product &product : s.products) {
-    product.func.compute_at(s.output, s.lane).bound(s.gate, 0, s.gates).unroll(s.gate);
-    product.func.update().reorder(s.gate, product.k).unroll(s.gate);
+    product.func.compute_at(s.output, s.lane).bound(s.gate, 0, s.gates).bound(product.chain, 0, 1).unroll(s.gate);
+    product.func.update().reorder(s.gate, product.element, product.block).unroll(s.gate);
   }
 }
 
@@ -135,12 +166,12 @@ std::vector<Tile> with_remainders(const std::vector<Tile> &wanted) {
   std::vector<Tile> all;
   auto add = [&](const Tile &tile) {
     for (const Tile &other : all)
-      if (other.panels == tile.panels && other.rows == tile.rows) return;
+      if (other.panels == tile.panels && other.rows == tile.rows && other.chains == tile.chains) return;
     all.push_back(tile);
   };
   for (const Tile &tile : wanted) {
     add(tile);
-    add({1, tile.rows, tile.gate_by_gate, 0});
+    add({1, tile.rows, tile.gate_by_gate, tile.unroll, 1, 0});
   }
   return all;
 }
@@ -148,14 +179,27 @@ std::vector<Tile> with_remainders(const std::vector<Tile> &wanted) {
 }  // namespace
 
 std::vector<Tile> tiles(const Machine &machine, int gates) {
-  if (machine.gpu) return {{1, 1, false, 0}};  // blocks handle their own remainders
-  return with_remainders({many_rows_tile(machine, gates), two_rows_tile(machine, gates), streaming_tile(machine, gates),
-                          first_level_tile(machine, gates)});
+  if (machine.gpu) return {{1, 1, false, 1, 1, 0}};  // blocks handle their own remainders
+  std::vector<Tile> wanted;
+  for (int rows : {8, 6, 4, 2}) {
+    if (rows == 6 && !wanted.empty()) continue;  // for registers that do not hold 8
+    const Tile tile = rows_tile(machine, gates, rows);
+    if (tile.panels > 0) wanted.push_back(tile);
+  }
+  wanted.push_back(streaming_tile(machine, gates, 1));
+  add_first_level_tiles(machine, gates, 1, 1, &wanted);  // one chain: results do not depend on the tiles
+  return with_remainders(wanted);
 }
 
 std::vector<Tile> fused_tiles(const Machine &machine, int gates) {
   if (machine.gpu) return {};  // a step is one launch anyway
-  return with_remainders({streaming_tile(machine, gates, 2), first_level_tile(machine, gates, 2)});
+  std::vector<Tile> wanted = {streaming_tile(machine, gates, 2)};
+  add_first_level_tiles(machine, gates, 2, kMostChains, &wanted);
+  return with_remainders(wanted);
+}
+
+int block_elements(const Machine &machine, const Halide::Type &type) {
+  return machine.by_element ? machine.vector_bytes / type.bytes() : 1;
 }
 
 void schedule_product(const Machine &machine, const Tile &tile, ProductLoops loops) {

@@ -31,7 +31,7 @@ const std::vector<TargetRow> &target_rows() {
        "natively"},
       {"avx512", "x86", kAvx512, 30, HRNN_USE_CPU, "x86-64-linux-avx-avx2-avx512-avx512_skylake-f16c-fma-sse41",
        {false, 64, 32, 0}, EM_X86_64, true, "natively"},
-      {"neon", "arm", bits(HRNN_FEATURE_NEON), 10, HRNN_USE_CPU, "arm-64-linux", {false, 16, 32, 0}, EM_AARCH64, true,
+      {"neon", "arm", bits(HRNN_FEATURE_NEON), 10, HRNN_USE_CPU, "arm-64-linux", {false, 16, 32, 0, true}, EM_AARCH64, true,
        "under qemu-aarch64"},
       // Blocks of 64 threads. Halide 21 writes double constants as floats into OpenCL source, so that target has no
       // kernels in double.

@@ -15,6 +15,7 @@ struct Machine {
   int vector_bytes;  // CPU: width of a vector register
   int registers;     // CPU: vector registers
   int threads;       // GPU: threads of a block that schedules aim at
+  bool by_element = false;  // CPU: multiply-adds take one element of a vector register as a factor
 };
 
 struct TargetRow {

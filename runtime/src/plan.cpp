@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plan.h"
 
+#include <algorithm>
 #include <climits>
 #include <cmath>
 #include <cstdio>
@@ -12,11 +13,6 @@
 
 namespace hrnn {
 namespace {
-
-// The projections of a stretch of time are kept in a quarter of the second-level cache, so that they are still there when
-// the steps read them, whatever the length of the sequence; but no fewer rows than make up for reading all of W once, and
-// no more than this much memory.
-constexpr int64_t kMostChunkBytes = 512 * 1024, kLeastChunkRows = 128;
 
 int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
@@ -88,12 +84,6 @@ hrnn_status init_plan(hrnn_plan *plan, const hrnn_problem *problem, const hrnn_o
   return HRNN_OK;
 }
 
-int64_t chunk_rows(const CacheSizes &caches, int64_t row_bytes, int64_t max_batch) {
-  const int64_t bytes = caches.l2 / 4 < kMostChunkBytes ? caches.l2 / 4 : kMostChunkBytes;
-  const int64_t batch_rows = kRaggedSteps * max_batch, least = batch_rows > kLeastChunkRows ? batch_rows : kLeastChunkRows;
-  return bytes / row_bytes > least ? bytes / row_bytes : least;
-}
-
 // The calls of each direction: of all panels, and of shares for the threads of a team. False: no memory.
 bool init_calls(hrnn_state *state) {
   const hrnn_plan &plan = *state->plan;
@@ -102,30 +92,47 @@ bool init_calls(hrnn_state *state) {
   state->share_count = count > 1 ? uint32_t(count) : 0;
   for (int64_t d = 0; d < plan.directions; d++) {
     DirectionState &s = state->directions[d];
-    s.whole.init(plan, d, state->max_batch, 0, plan.panels);
+    s.whole.init(plan, d, state->max_batch, 0, 1);
     s.fused.init(plan, d);
     if (state->share_count == 0) continue;
     s.shares = static_cast<Share *>(malloc(sizeof(Share) * size_t(count)));
     if (s.shares == nullptr) return false;
     for (int64_t i = 0; i < count; i++)
-      (::new (&s.shares[i]) Share)->init(plan, d, state->max_batch, plan.panels * i / count, plan.panels * (i + 1) / count);
+      (::new (&s.shares[i]) Share)->init(plan, d, state->max_batch, i, count);
   }
   return true;
 }
 
-struct StateLayout {
+// Where everything of a state lies from `base` on; returns how many bytes there are.
+int64_t lay_out(hrnn_state *state, uint8_t *base) {
+  const hrnn_plan &plan = *state->plan;
   int64_t bytes = 0;
-  int64_t add(int64_t size) {
-    const int64_t at = bytes;
+  auto add = [&](int64_t size) {
+    uint8_t *at = base == nullptr ? nullptr : base + bytes;
     bytes += round_up(size, kRowBytes);
     return at;
+  };
+  const int64_t h_bytes = state->max_batch * plan.padded() * plan.element;
+  for (int64_t i = 0; i < plan.directions; i++) {
+    DirectionState &d = state->directions[i];
+    for (uint8_t *&half : d.h) half = add(h_bytes);
+    if (plan.cell.phases > 1) d.operand = add(h_bytes);
+    for (int64_t c = 0; plan.cell.phases > 1 && c < plan.carried; c++) d.carried[c] = add(h_bytes);
   }
-};
+  for (int64_t i = 0; i < plan.directions; i++) {
+    DirectionState &d = state->directions[i];
+    const bool own = i == 0 || plan.team != nullptr;  // directions that run at the same time need one each
+    d.projected = own ? add(state->chunk_rows * plan.row_values() * plan.element) : state->directions[0].projected;
+    d.gathered = state->directions[0].gathered;
+    if (own && state->max_batch > 1) d.gathered = add(state->chunk_rows * plan.input * plan.element);
+  }
+  return bytes;
+}
 
 }  // namespace
 
-void Share::init(const hrnn_plan &plan, int64_t direction, int64_t max_batch, int64_t first_panel, int64_t last_panel) {
-  begin = first_panel, end = last_panel;
+void Share::init(const hrnn_plan &plan, int64_t direction, int64_t max_batch, int64_t number, int64_t count) {
+  index = number, begin = plan.panels * number / count, end = plan.panels * (number + 1) / count;
   projection.init(plan.choice.directions[direction].projection, plan.problem.dtype, plan.cell.gates, plan.panels, plan.input,
                   plan.projection(direction), plan.layout.projection, begin, end);
   for (int64_t i = 0; i < plan.cell.phases; i++) phases[i].init(plan, direction, i, max_batch, begin, end);
@@ -231,7 +238,6 @@ hrnn_status hrnn_state_create(const hrnn_plan *plan, int64_t max_batch, hrnn_sta
   if (plan == nullptr || out == nullptr)
     return fail(error, HRNN_INVALID_ARGUMENT, "%s is NULL", plan == nullptr ? "plan" : "state");
   *out = nullptr;
-  const int64_t projection_row = plan->row_values() * plan->element;
   if (max_batch < 1 || max_batch > INT32_MAX / plan->row_values())
     return fail(error, HRNN_INVALID_ARGUMENT, "max_batch is %lld; it must be between 1 and %lld for this layer",
                 static_cast<long long>(max_batch), static_cast<long long>(INT32_MAX / plan->row_values()));
@@ -239,32 +245,17 @@ hrnn_status hrnn_state_create(const hrnn_plan *plan, int64_t max_batch, hrnn_sta
   if (state == nullptr) return fail(error, HRNN_OUT_OF_MEMORY, "no memory for a state");
   state->plan = plan;
   state->max_batch = max_batch;
-  state->chunk_rows = chunk_rows(plan->caches, projection_row, max_batch);
+  state->chunk_rows = std::max(kChunkRows, max_batch);
 
-  StateLayout layout;
-  const int64_t h_bytes = max_batch * plan->padded() * plan->element;
-  int64_t offsets[2][3 + HRNN_MAX_CARRIED];
-  for (int64_t d = 0; d < plan->directions; d++)
-    for (int64_t i = 0; i < 2 + (plan->cell.phases > 1 ? 1 + plan->carried : 0); i++) offsets[d][i] = layout.add(h_bytes);
-  // Directions that run at the same time need one each.
-  int64_t projected[2];
-  projected[0] = projected[1] = layout.add(state->chunk_rows * projection_row);
-  if (plan->team != nullptr && plan->directions == 2) projected[1] = layout.add(state->chunk_rows * projection_row);
-  if (!state->memory.allocate(size_t(layout.bytes)) || !state->order.resize(size_t(max_batch)) ||
+  const int64_t bytes = lay_out(state, nullptr);
+  if (!state->memory.allocate(size_t(bytes)) || !state->order.resize(size_t(max_batch)) ||
       !state->lengths.resize(size_t(max_batch)) || !state->sort_keys.resize(size_t(max_batch))) {
     hrnn_state_destroy(state);
-    return fail(error, HRNN_OUT_OF_MEMORY, "no memory for a state of %lld bytes", static_cast<long long>(layout.bytes));
+    return fail(error, HRNN_OUT_OF_MEMORY, "no memory for a state of %lld bytes", static_cast<long long>(bytes));
   }
   uint8_t *base = reinterpret_cast<uint8_t *>(state->memory.data());
-  for (int64_t d = 0; d < plan->directions; d++) {
-    DirectionState &s = state->directions[d];
-    s.h[0] = base + offsets[d][0];
-    s.h[1] = base + offsets[d][1];
-    if (plan->cell.phases > 1) s.operand = base + offsets[d][2];
-    for (int64_t i = 0; plan->cell.phases > 1 && i < plan->carried; i++) s.carried[i] = base + offsets[d][3 + i];
-  }
-  for (int64_t d = 0; d < plan->directions; d++) state->directions[d].projected = base + projected[d];
-  memset(base, 0, size_t(layout.bytes));
+  lay_out(state, base);
+  memset(base, 0, size_t(bytes));
   if (plan->choice.device == nullptr && !init_calls(state)) {
     hrnn_state_destroy(state);
     return fail(error, HRNN_OUT_OF_MEMORY, "no memory for the calls of a team");

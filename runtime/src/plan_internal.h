@@ -55,17 +55,19 @@ struct hrnn_plan {
 
 namespace hrnn {
 
-// Sequences of different lengths are projected one by one, so many steps at once: a whole number of every kernel's rows.
-constexpr int64_t kRaggedSteps = 8;
+// Rows that are projected at once (those of a step, if they are more): as few as make up for reading all of W, so that
+// projections, W and R share the second-level cache.
+constexpr int64_t kChunkRows = 128;
 
 // What one thread computes: some panels.
 struct Share {
-  int64_t begin, end;
+  int64_t index, begin, end;
   ProjectionCall projection;
   StepCall phases[HRNN_MAX_PHASES];
   uint8_t apart[kRowBytes];  // no cache line holds what two threads write
 
-  void init(const hrnn_plan &plan, int64_t direction, int64_t max_batch, int64_t first_panel, int64_t last_panel);
+  // Share `number` of `count`.
+  void init(const hrnn_plan &plan, int64_t direction, int64_t max_batch, int64_t number, int64_t count);
 };
 
 // Per direction: the state, twice (kernels never write what they read), the operand between two phases and what is
@@ -75,6 +77,7 @@ struct DirectionState {
   uint8_t *operand, *carried[HRNN_MAX_CARRIED];
   int current;         // which of h is the state
   uint8_t *projected;  // [chunk_rows, panels, gates, lanes]
+  uint8_t *gathered;   // [chunk_rows, input]: rows of x that do not lie at one distance
   Share whole;
   Share *shares;  // of a team's threads, where they divide the panels
   FusedCall fused;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Running a layer on a CPU: stretches of projections and steps, rows by falling length.
+#include <algorithm>
 #include <climits>
 #include <cstring>
 
@@ -15,35 +16,54 @@ const uint8_t *x_at(const Pass &pass, int64_t time, int64_t row) {
   return static_cast<const uint8_t *>(a.x) + (time * a.x_time_stride + row * a.x_batch_stride) * pass.plan->element;
 }
 
-// xp rows of steps [begin, end): row (step - begin) * batch + b.
-int project_chunk(const Pass &pass, ProjectionCall &call, int64_t begin, int64_t end) {
-  const hrnn_plan &plan = *pass.plan;
-  const hrnn_run_args &a = *pass.args;
-  const int64_t batch = a.batch, values = plan.row_values(), row_bytes = values * plan.element;
-  uint8_t *out = pass.state->directions[pass.direction].projected;
-  const int64_t step_stride = pass.reverse ? -a.x_time_stride : a.x_time_stride;
+// Steps that are projected together: [begin, end), `rows` rows in the order of steps, then of rows.
+struct Chunk {
+  int64_t begin, end, rows;
+};
 
-  if (!pass.ragged) {
-    // All rows lie at one distance: a single product. Else one product a step or a sequence, whichever are fewer.
-    if (batch == 1 || step_stride == batch * a.x_batch_stride)
-      return call.run((end - begin) * batch, x_at(pass, pass.time_of(begin, 0), 0),
-                      batch == 1 ? step_stride : a.x_batch_stride, out, values);
-    if (end - begin <= batch) {
-      for (int64_t s = begin; s < end; s++)
-        if (int error = call.run(batch, x_at(pass, pass.time_of(s, 0), 0), a.x_batch_stride,
-                                 out + (s - begin) * batch * row_bytes, values))
-          return error;
-      return 0;
-    }
+Chunk next_chunk(const Pass &pass, int64_t begin, int64_t total) {
+  int64_t active = pass.active(begin);
+  Chunk chunk = {begin, begin, 0};
+  do {
+    chunk.rows += active;
+    chunk.end++;
+    if (chunk.end == total) break;
+    active = pass.active(chunk.end, active);
+  } while (chunk.rows + active <= kChunkRows);
+  return chunk;
+}
+
+// True where the rows of a chunk lie at one distance in x: `*stride`.
+bool evenly_spaced(const Pass &pass, const Chunk &chunk, int64_t *stride) {
+  const hrnn_run_args &a = *pass.args;
+  const int64_t step = pass.reverse ? -a.x_time_stride : a.x_time_stride;
+  *stride = a.batch == 1 ? step : a.x_batch_stride;
+  if (a.batch == 1) return true;
+  return !pass.ragged && (chunk.end - chunk.begin == 1 || step == a.batch * a.x_batch_stride);
+}
+
+// Copies the part of the chunk's rows that is this share's of `shares`, so that one product can take all of them: with
+// products of fewer rows the weights would be read more often.
+void gather_rows(const Pass &pass, const Chunk &chunk, int64_t share, int64_t shares, uint8_t *to) {
+  const size_t bytes = size_t(pass.plan->input * pass.plan->element);
+  int64_t row = 0, active = pass.args->batch;
+  for (int64_t s = chunk.begin; s < chunk.end; s++) {
+    active = pass.active(s, active);
+    for (int64_t b = 0; b < active; b++, row++)
+      if (row % shares == share) memcpy(to + size_t(row) * bytes, x_at(pass, pass.time_of(s, b), pass.row_of(b)), bytes);
   }
-  for (int64_t b = 0; b < batch; b++) {
-    const int64_t stop = pass.length(b) < end ? pass.length(b) : end;
-    if (stop <= begin) break;  // rows are in order of falling length
-    if (int error = call.run(stop - begin, x_at(pass, pass.time_of(begin, b), pass.row_of(b)), step_stride,
-                             out + b * row_bytes, batch * values))
-      return error;
-  }
-  return 0;
+}
+
+// The projections of a chunk's rows.
+int project_chunk(const Pass &pass, Share &share, const Chunk &chunk, Barrier *barrier) {
+  const hrnn_plan &plan = *pass.plan;
+  DirectionState &d = pass.state->directions[pass.direction];
+  int64_t stride;
+  if (evenly_spaced(pass, chunk, &stride))
+    return share.projection.run(chunk.rows, x_at(pass, pass.time_of(chunk.begin, 0), 0), stride, d.projected, plan.row_values());
+  gather_rows(pass, chunk, barrier == nullptr ? 0 : share.index, barrier == nullptr ? 1 : pass.state->share_count, d.gathered);
+  if (barrier != nullptr) barrier->wait();
+  return share.projection.run(chunk.rows, d.gathered, plan.input, d.projected, plan.row_values());
 }
 
 // The bytes of a row of states that a share of the panels covers, without the padding of the last one.
@@ -79,14 +99,13 @@ void zero_past_the_ends(const Pass &pass) {
   }
 }
 
-// One time step of a share: from d.h[current] to the other half. `slot`: its place in the projections. Threads meet after
-// each phase, since the next one reads what all have written.
-int run_step(const Pass &pass, Share &share, int current, int64_t step, int64_t slot, int64_t rows, Barrier *barrier) {
+// One time step of a share: from d.h[current] to the other half, with the projections at `input`. Threads meet after each
+// phase, since the next one reads what all have written.
+int run_step(const Pass &pass, Share &share, int current, int64_t step, const uint8_t *input, int64_t rows, Barrier *barrier) {
   const hrnn_plan &plan = *pass.plan;
   DirectionState &d = pass.state->directions[pass.direction];
   uint8_t *between[1 + HRNN_MAX_CARRIED] = {d.operand, d.carried[0], d.carried[1], d.carried[2]};
   uint8_t *from = d.h[current], *to = d.h[1 - current];
-  const uint8_t *input = d.projected + slot * pass.args->batch * plan.row_values() * plan.element;
   int code = 0;
   for (int64_t phase = 0; phase < plan.cell.phases; phase++) {
     const bool last = phase + 1 == plan.cell.phases;
@@ -99,37 +118,47 @@ int run_step(const Pass &pass, Share &share, int current, int64_t step, int64_t 
   return code;
 }
 
+// Sequences that have ended keep their state: puts rows [still, rows) into both halves, since later steps write neither.
+void keep_ended(const Pass &pass, const Share &share, int current, int64_t still, int64_t rows) {
+  const hrnn_plan &plan = *pass.plan;
+  DirectionState &d = pass.state->directions[pass.direction];
+  for (int64_t b = still; b < rows; b++)
+    memcpy(state_row(plan, d.h[1 - current], b) + share.begin * kRowBytes,
+           state_row(plan, d.h[current], b) + share.begin * kRowBytes, size_t((share.end - share.begin) * kRowBytes));
+}
+
 // All steps of a share's panels. Goes on when a kernel fails, since other threads would wait for this one; returns the
 // first failure. The caller turns d.current.
 int run_share(const Pass &pass, Share &share, Barrier *barrier) {
   const hrnn_plan &plan = *pass.plan;
   DirectionState &d = pass.state->directions[pass.direction];
-  const int64_t batch = pass.args->batch, total = pass.length(0);  // the longest
-  int64_t chunk = pass.state->chunk_rows / batch;
-  if (pass.ragged) chunk -= chunk % kRaggedSteps;
+  const int64_t total = pass.length(0), row_bytes = plan.row_values() * plan.element;  // total: the longest
   int code = 0, current = d.current;
-  int64_t rows = batch;
+  int64_t rows = pass.args->batch;
   auto note = [&code](int failed) { code = code == 0 ? failed : code; };
-  for (int64_t begin = 0; begin < total; begin += chunk) {
-    const int64_t end = begin + chunk < total ? begin + chunk : total;
-    note(project_chunk(pass, share.projection, begin, end));
-    for (int64_t s = begin; s < end; s++, current = 1 - current) {
+  for (Chunk chunk = {0, 0, 0}; chunk.end < total;) {
+    chunk = next_chunk(pass, chunk.end, total);
+    note(project_chunk(pass, share, chunk, barrier));
+    const uint8_t *input = d.projected;
+    for (int64_t s = chunk.begin; s < chunk.end; s++, current = 1 - current) {
       const int64_t still = pass.active(s, rows);
-      // Sequences that have ended keep their state: put it into both halves, since later steps write neither.
-      for (int64_t b = still; b < rows; b++)
-        memcpy(state_row(plan, d.h[1 - current], b) + share.begin * kRowBytes,
-               state_row(plan, d.h[current], b) + share.begin * kRowBytes, size_t((share.end - share.begin) * kRowBytes));
+      keep_ended(pass, share, current, still, rows);
       rows = still;
-      note(run_step(pass, share, current, s, s - begin, rows, barrier));
+      note(run_step(pass, share, current, s, input, rows, barrier));
+      input += rows * row_bytes;
     }
   }
   return code;
 }
 
+hrnn_status kernel_failed(const hrnn_plan &plan, int code, hrnn_error *error) {
+  return fail(error, HRNN_DEVICE_ERROR, "a kernel of %s returned error %d", plan.selection.variant, code);
+}
+
 hrnn_status finish(const Pass &pass, int64_t steps, int code, hrnn_error *error) {
   DirectionState &d = pass.state->directions[pass.direction];
   d.current = int((d.current + steps) % 2);
-  return code == 0 ? HRNN_OK : fail(error, HRNN_DEVICE_ERROR, "a kernel of %s returned error %d", pass.plan->selection.variant, code);
+  return code == 0 ? HRNN_OK : kernel_failed(*pass.plan, code, error);
 }
 
 hrnn_status run_direction(const Pass &pass, hrnn_error *error) {
@@ -318,6 +347,35 @@ void keep_other_rows(const Pass &pass, int before) {
          size_t((pass.state->max_batch - batch) * plan.padded() * plan.element));
 }
 
+// ---- One step of live input ---------------------------------------------------------------------------------------
+
+// The call that live input makes, all in order: then everything that run() does besides the kernel is left out, since in a
+// small layer it would take as long.
+bool is_single_step(const hrnn_plan *plan, const hrnn_state *state, const hrnn_run_args *args) {
+  return plan != nullptr && state != nullptr && args != nullptr && args->struct_size == sizeof(hrnn_run_args) &&
+         state->plan == plan && args->time == 1 && args->batch == 1 && state->max_batch == 1 && args->x != nullptr &&
+         args->lengths == nullptr && args->h0 == nullptr && plan->problem.direction == HRNN_FORWARD &&
+         state->directions[0].fused.usable();
+}
+
+// memcpy() for a few rows of 16 bytes and a rest, without a call.
+void copy_row(void *to, const uint8_t *from, size_t bytes) {
+  size_t at = 0;
+  for (; at + 16 <= bytes; at += 16) memcpy(static_cast<uint8_t *>(to) + at, from + at, 16);
+  for (; at < bytes; at += 4) memcpy(static_cast<uint8_t *>(to) + at, from + at, 4);
+}
+
+hrnn_status single_step(const hrnn_plan &plan, hrnn_state &state, const hrnn_run_args &args, hrnn_error *error) {
+  DirectionState &d = state.directions[0];
+  const size_t bytes = size_t(plan.hidden * plan.element);
+  const uint8_t *h = d.h[1 - d.current];
+  const int code = d.fused.run(static_cast<const uint8_t *>(args.x), d.h[d.current], d.h[1 - d.current]);
+  d.current = 1 - d.current;
+  if (args.y != nullptr) copy_row(args.y, h, bytes);
+  if (args.h_n != nullptr) copy_row(args.h_n, h, bytes);
+  return code == 0 ? HRNN_OK : kernel_failed(plan, code, error);
+}
+
 hrnn_status run(const hrnn_plan *plan, hrnn_state *state, const hrnn_run_args *args, bool stream, hrnn_error *error) {
   hrnn_run_args full;
   hrnn_status status = check_args(plan, state, args, stream, &full, error);
@@ -368,6 +426,7 @@ hrnn_status hrnn_plan_run(const hrnn_plan *plan, hrnn_state *state, const hrnn_r
 }
 
 hrnn_status hrnn_stream(const hrnn_plan *plan, hrnn_state *state, const hrnn_run_args *args, hrnn_error *error) {
+  if (is_single_step(plan, state, args)) return single_step(*plan, *state, *args, error);
   return run(plan, state, args, true, error);
 }
 

@@ -61,13 +61,15 @@ bool weights_fit(const hrnn_kernel &k, const CacheSizes &caches, int64_t weight_
 
 bool inner_fits(const hrnn_kernel &k, int64_t inner) { return k.inner == 0 || k.inner == inner; }
 
-// Adds a kernel where preference puts it; for one tile, the kernel made for this very size wins.
+// Adds a kernel where preference puts it; for one tile, the kernel made for this very size wins, then the one made for the
+// cache that the weights are in.
 void insert(KernelSet *set, const hrnn_kernel *kernel) {
   int at = 0;
   for (; at < set->count; at++) {
     const hrnn_kernel *other = set->kernels[at];
     if (other->rows == kernel->rows && other->panels == kernel->panels) {
-      if (kernel->inner != 0) set->kernels[at] = kernel;
+      const bool better = kernel->inner != other->inner ? kernel->inner != 0 : kernel->cache_level != 0;
+      if (better) set->kernels[at] = kernel;
       return;
     }
     if (kernel->rows != other->rows ? kernel->rows > other->rows : kernel->panels > other->panels) break;

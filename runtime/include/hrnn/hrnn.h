@@ -105,7 +105,7 @@ typedef struct hrnn_activation {
 typedef enum hrnn_kernel_kind {
   HRNN_PROJECTION = 1, /* products + bias of all gates, for rows of input: the GEMM hoisted out of the time loop */
   HRNN_STEP = 2,       /* one phase of one time step of a cell: product with the state, activations, blend */
-  HRNN_FUSED_STEP = 3  /* a time step of a cell with one phase, product with the input included: for calls of one step */
+  HRNN_FUSED_STEP = 3  /* a time step of one row of a cell with one phase, product with the input included */
 } hrnn_kernel_kind;
 
 /* What a target needs of a machine, as bit numbers: instruction sets (of the processor, with registers that the operating

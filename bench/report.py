@@ -12,6 +12,7 @@ import json
 import pathlib
 import re
 import string
+import sys
 
 ORDER = ["stream", "sequence", "small_batch", "batch", "rnn", "parallel", "ragged", "reset", "workloads", "deepbench"]
 TITLES = {
@@ -35,18 +36,17 @@ def number(value):
 
 class Results:
     def __init__(self, folder):
-        self.files, self.limits, self.key = {}, None, None
+        path = folder / "limits.json"
+        if not path.exists():
+            raise SystemExit(f"report: there are no results in {folder}")
+        latest, self.files = json.loads(path.read_text()), {}
+        self.key, self.limits = latest["key"], latest["limits"]
         for path in sorted(folder.glob("*.json")):
             report = json.loads(path.read_text())
-            self.key = self.key or report["key"]
             if report["key"] != self.key:
-                raise SystemExit(f"report: {path} is of another program or machine than the files before it: measure again")
-            if path.stem == "limits":
-                self.limits = report["limits"]
-            else:
+                print(f"report: {path} is left out: it was measured with another program or machine", file=sys.stderr)
+            elif report.get("rows"):
                 self.files[path.stem] = report["rows"]
-        if not self.files or self.limits is None:
-            raise SystemExit(f"report: there are no results in {folder}")
         self.files = {name: self.files[name] for name in sorted(self.files, key=lambda n: (ORDER + [n]).index(n))}
         self.peers = list(self.key["peers"])
         self.rtneural = {}

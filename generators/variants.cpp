@@ -61,6 +61,14 @@ int panels_of(const KernelFamily &family) {
   return (family.inner + lanes - 1) / lanes;
 }
 
+// The largest first-level cache there is: 192 KiB, of an Apple core.
+constexpr int kLargestFirstLevel = 192 * 1024;
+
+// Whether a step's weights may lie in the cache that `tile` is made for.
+bool may_be_cached(const KernelFamily &family, int gates, const Tile &tile) {
+  return tile.cache_level != 1 || gates * panels_of(family) * 64 * family.inner <= kLargestFirstLevel;
+}
+
 // Whether covering `panels` panels (runtime/src/kernel_call.h) comes to `tile`, where the runtime takes tiles for weights
 // in a cache or where it does not. One panel is always needed: threads and stretches leave other remainders.
 bool is_reached(const std::vector<Tile> &tiles, const Tile &tile, int panels) {
@@ -87,7 +95,8 @@ std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &targ
     const int gates = step ? static_cast<int>(cell_by_name(family.cell).phases[phase].gates.size()) : family.gates;
     const std::vector<Tile> all = tiles({target.name, family.kind, gates, family.dtype}, tuned);
     for (const Tile &tile : all) {
-      if (step && family.inner > 0 && !target.machine.gpu && !is_reached(all, tile, panels_of(family))) continue;
+      const bool sized = step && family.inner > 0 && !target.machine.gpu;
+      if (sized && !(is_reached(all, tile, panels_of(family)) && may_be_cached(family, gates, tile))) continue;
       KernelSpec spec;
       spec.kind = family.kind;
       spec.cell = family.cell;

@@ -110,6 +110,13 @@ class Bench(unittest.TestCase):
         for part in ("| first | GRU | 1 | 2 | 5 | 9 |", "GRU, reset before", "GRU, 2 layers", "GFLOP/s", "Peer 1.0", "its output differs"):
             self.assertIn(part, text)
 
+        # Figures of another build are not mixed in.
+        other = {**json.loads((self.folder / "results" / "small.json").read_text()), "key": {}}
+        (self.folder / "results" / "older.json").write_text(json.dumps(other))
+        result = self.script("report.py", self.folder / "results", "--markdown", self.folder / "report.md")
+        self.assertIn("older.json is left out", result.stderr)
+        self.assertEqual((self.folder / "report.md").read_text(), text)
+
     def test_says_what_is_wrong(self):
         (self.folder / "small.txt").write_text("gru:lbr:i5h9:b2:t1:up:f32\n")
         result = self.compare()

@@ -579,7 +579,7 @@ void import_split(OnnxNode &node) {
 void import_reverse_sequence(OnnxNode &node) {
   const Value &value = node.input(0, "input"), &lengths = node.input(1, "sequence_lens");
   const int64_t time = node.integer("time_axis", 0), batch = node.integer("batch_axis", 1);
-  if (value.rank() < 2 || time + batch != 1 || (time != 0 && time != 1)) {
+  if (value.rank() < 2 || (time != 0 && time != 1) || batch != 1 - time) {
     node.fail("has time_axis {} and batch_axis {} of a tensor of {} dimensions; one must be 0 and the other 1", time,
               batch, value.rank());
   }

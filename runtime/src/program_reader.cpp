@@ -429,7 +429,10 @@ class ProgramReader {
 
   // A dimension that a program states: at least `least`, or a symbol that an input fixes.
   hrnn_status check_stated_dim(const OpRecord &op, int64_t dim, int64_t least) {
-    if (dim >= least) return HRNN_OK;
+    return dim >= least ? HRNN_OK : check_symbol(op, dim);
+  }
+
+  hrnn_status check_symbol(const OpRecord &op, int64_t dim) {
     if (dim > -2 || -2 - dim >= static_cast<int64_t>(symbol_bound_.size()) ||
         symbol_bound_[static_cast<size_t>(-2 - dim)] == 0) {
       return bad_op(op, "a dimension is neither a size nor a symbol that an input fixes but", dim);
@@ -624,7 +627,7 @@ class ProgramReader {
   hrnn_status check_range(const OpRecord &op) {
     hrnn_status status = check_operands(op, 0, 0, 1, 0);
     if (status == HRNN_OK) status = check_stated_dim(op, op.ints[kRangeCount], 0);
-    if (status == HRNN_OK && op.ints[kRangeSymbol] != 0) status = check_stated_dim(op, op.ints[kRangeSymbol], INT64_MAX);
+    if (status == HRNN_OK && op.ints[kRangeSymbol] != 0) status = check_symbol(op, op.ints[kRangeSymbol]);
     if (status != HRNN_OK) return status;
     const int64_t type = op.ints[kRangeType];
     if (type != HRNN_I32 && type != HRNN_I64) return bad_op(op, "it cannot count in dtype", type);

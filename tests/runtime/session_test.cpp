@@ -1844,6 +1844,7 @@ TEST(SessionDamage, EveryRuleOfTheReader) {
       {"neither a size nor a symbol", [&](ProgramBuilder *p) { op(p, "Range").ints[hrnn::kRangeCount] = -9; }},
       {"neither a size nor a symbol", [&](ProgramBuilder *p) { op(p, "Range").ints[hrnn::kRangeSymbol] = 7; }},
       {"neither a size nor a symbol", [&](ProgramBuilder *p) { op(p, "Range").ints[hrnn::kRangeSymbol] = -9; }},
+      {"neither a size nor a symbol", [&](ProgramBuilder *p) { op(p, "Range").ints[hrnn::kRangeSymbol] = INT64_MAX; }},
       {"it cannot count in dtype 1", [&](ProgramBuilder *p) { op(p, "Range").ints[hrnn::kRangeType] = HRNN_F32; }},
       {"its inputs must be equal floats", [&](ProgramBuilder *p) { op(p, "MatMul").inputs[1] = op(p, "Gather").inputs[1]; }},
       {"there is no reduction 14", [&](ProgramBuilder *p) { op(p, "reduction").ints[0] = 14; }},

@@ -4,7 +4,6 @@
 // tested in tests/models (the onnx package's cases, exports, whole models) and tests/runtime.
 #include <gmock/gmock.h>
 
-#include <functional>
 
 #include "onnx_models.h"
 
@@ -15,14 +14,6 @@ using onnx::TensorProto;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-std::vector<std::string> operations(const Graph &graph) {
-  std::vector<std::string> result;
-  for (const Node &node : graph.nodes) result.push_back(std::string(op_name(node.op)) + " " + describe(graph, node));
-  return result;
-}
-
-using Attributes = std::function<void(NodeBuilder &)>;
 
 // A node 'n' over x and integer initializers or inputs 'i' and, where it has dimensions, float updates 'u'.
 struct Case {

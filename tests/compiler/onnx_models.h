@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <initializer_list>
 #include <string>
 #include <vector>
@@ -201,5 +202,15 @@ class TemporaryFolder {
  private:
   std::filesystem::path path_;
 };
+
+// Sets the attributes of a node.
+using Attributes = std::function<void(NodeBuilder &)>;
+
+// What the model became, as `hrnn inspect` names it: a line a node.
+inline std::vector<std::string> operations(const Graph &graph) {
+  std::vector<std::string> names;
+  for (const Node &node : graph.nodes) names.push_back(std::string(op_name(node.op)) + " " + describe(graph, node));
+  return names;
+}
 
 }  // namespace hrnn::test

@@ -17,14 +17,6 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-std::vector<std::string> operations(const Graph &graph) {
-  std::vector<std::string> result;
-  for (const Node &node : graph.nodes) result.push_back(std::string(op_name(node.op)) + " " + describe(graph, node));
-  return result;
-}
-
-using Attributes = std::function<void(NodeBuilder &)>;
-
 // A node 'n' over x and initializers.
 std::string error_of(const std::string &type, const OnnxDims &x, const std::vector<Ints> &weights,
                      const Attributes &attributes = nullptr, int opset = 17, int outputs = 1,

@@ -17,12 +17,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-std::vector<std::string> operations(const Graph &graph) {
-  std::vector<std::string> names;
-  for (const Node &node : graph.nodes) names.push_back(std::string(op_name(node.op)) + " " + describe(graph, node));
-  return names;
-}
-
 std::string out_dims(const Graph &graph) { return graph.dims_text(graph.outputs.at(0)); }
 
 // The values the graph's only output is a copy of.

@@ -57,13 +57,7 @@ class ProductGenerator : public Generator<Self> {
   // The length of a product, where it may be compiled in.
   Expr length(const Expr &extent) const { return inner > 0 ? Expr(static_cast<int>(inner)) : extent; }
 
-  // A product: its parts to schedule, and its value.
-  struct Sum {
-    Product parts;
-    Func value;
-  };
-
-  Sum product(Func weights, Func bias, Func operand, const Expr &length) {
+  Product product(Func weights, Func bias, Func operand, const Expr &length) {
     const int block = block_elements(row_by_name(target_row).machine, type()), turn = block * chains;
     Func part("product"), of_block("operand"), value("sum");
     Var chain("chain"), i("i");
@@ -78,7 +72,7 @@ class ProductGenerator : public Generator<Self> {
     for (int half = chains / 2; half > 0; half /= 2)
       for (int c = 0; c < half; c++) sums[c] += sums[c + half];
     value(lane, gate, panel, row) = sums[0];
-    return {{part, of_block, k.x, k.y, rest.x, chain}, value};
+    return {part, value, of_block, k.x, k.y, rest.x, chain};
   }
 
   // The packed layout is dense and starts on a 64-byte boundary; only the number of panels and k may vary.
@@ -134,12 +128,12 @@ class Projection : public ProductGenerator<Projection> {
 
   void generate() {
     Expr k = length(x.dim(0).extent());
-    Sum sum = product(weights, bias, x, k);
-    out(lane, gate, panel, row) = sum.value(lane, gate, panel, row);
+    Product sum = product(weights, bias, x, k);
+    out(lane, gate, panel, row) = sum.sums(lane, gate, panel, row);
     describe_weights(weights, bias, gates, k);
     x.dim(0).set_min(0).set_stride(1);
     describe_panels(out, gates);
-    ProductGenerator::schedule(out, {sum.parts}, gates, true);
+    ProductGenerator::schedule(out, {sum}, gates, true);
   }
 };
 
@@ -231,11 +225,11 @@ class Step : public CellGenerator<Step> {
     const hrnn::Phase &p = c.phases[phase];
     const int phase_gates = static_cast<int>(p.gates.size());
     Expr k = length(operand.dim(0).extent());
-    Sum sum = product(weights, bias, operand, k);
+    Product sum = product(weights, bias, operand, k);
 
     PhaseInputs in;
     for (int g = 0; g < c.gates; g++) in.input.push_back(input(lane, g, panel, row));
-    for (int g = 0; g < phase_gates; g++) in.product.push_back(sum.value(lane, g, panel, row));
+    for (int g = 0; g < phase_gates; g++) in.product.push_back(sum.sums(lane, g, panel, row));
     for (auto *carried : carried_) in.carried.push_back((*carried)(lane, panel, row));
     in.state = state(lane, panel, row);
     in.activation = [this](int i, Expr x) { return activate(i, x); };
@@ -253,7 +247,7 @@ class Step : public CellGenerator<Step> {
     for (auto *carried : carried_) describe_panels(*carried, 0);
     Func output = *out_;
     for (OutputImageParam &buffer : output.output_buffers()) describe_panels(buffer, 0);  // all have out's extents
-    ProductGenerator::schedule(output, {sum.parts}, phase_gates, false);
+    ProductGenerator::schedule(output, {sum}, phase_gates, false);
   }
 
  private:
@@ -282,11 +276,11 @@ class FusedStep : public CellGenerator<FusedStep> {
   void generate() {
     const Cell &c = the_cell();
     Expr x_length = x.dim(0).extent(), k = length(operand.dim(0).extent());
-    Sum x_sum = product(x_weights, x_bias, x, x_length), sum = product(weights, bias, operand, k);
+    Product x_sum = product(x_weights, x_bias, x, x_length), sum = product(weights, bias, operand, k);
 
     PhaseInputs in;
-    for (int g = 0; g < c.gates; g++) in.input.push_back(x_sum.value(lane, g, panel, row));
-    for (int g = 0; g < c.gates; g++) in.product.push_back(sum.value(lane, g, panel, row));
+    for (int g = 0; g < c.gates; g++) in.input.push_back(x_sum.sums(lane, g, panel, row));
+    for (int g = 0; g < c.gates; g++) in.product.push_back(sum.sums(lane, g, panel, row));
     in.state = state(lane, panel, row);
     in.activation = [this](int i, Expr e) { return activate(i, e); };
     (*out_)(lane, panel, row) = compute(0, in)[0];
@@ -302,7 +296,7 @@ class FusedStep : public CellGenerator<FusedStep> {
       for (auto row_of : {x.dim(1), operand.dim(1), state.dim(2), out_->dim(2)}) row_of.set_bounds(0, 1);
       Func(*out_).bound(row, 0, 1);
     }
-    ProductGenerator::schedule(*out_, {x_sum.parts, sum.parts}, c.gates, false);
+    ProductGenerator::schedule(*out_, {x_sum, sum}, c.gates, false);
   }
 
  private:

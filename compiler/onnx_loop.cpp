@@ -800,27 +800,13 @@ class Emitter {
     return !state.initial.is_runtime() && state.initial.constant && state.initial.constant->all_zero();
   }
 
-  // A further input, 1 where the mask is 0, makes z exactly 1 there, and h' = z h + (1 - z) n is then h, bit for bit.
-  // An RNN becomes a GRU whose z is exactly 0 and whose r is exactly 1 everywhere else.
+  // A further input, 1 where the mask is 0, whose weights are far above any other argument. They make z of a GRU exactly 1
+  // there, and h' = z h + (1 - z) n is then h, but for a rounding; of an RNN the cell is one that keeps the state (hrnn.h).
   void add_mask(int mask, DataType type, RecurrentCell *cell) {
-    constexpr double kSaturated = 1e30;  // far above any argument; Sigmoid and HardSigmoid are exactly 1 there
-    const bool from_rnn = cell->cell == "rnn";
-    if (from_rnn) {
-      GateWeights candidate = std::move(cell->gates[0]);
-      GateWeights constant = candidate;
-      constant.w.clear();
-      for (std::vector<double> *values : {&constant.r.data, &constant.wb, &constant.rb}) {
-        std::fill(values->begin(), values->end(), 0);
-      }
-      GateWeights z = constant, r = constant;
-      std::fill(z.wb.begin(), z.wb.end(), -kSaturated);
-      std::fill(r.wb.begin(), r.wb.end(), kSaturated);
-      cell->gates = {z, r, candidate};
-      cell->cell = "gru_reset_before";
-      cell->activations = {{HRNN_SIGMOID, 0, 0}, cell->activations[0]};
-    }
     const hrnn_activation &f = cell->activations[0];
-    if (f.kind != HRNN_SIGMOID && !(f.kind == HRNN_HARD_SIGMOID && f.alpha > 0)) {
+    if (cell->cell == "rnn") {
+      cell->cell = "rnn_masked";
+    } else if (f.kind != HRNN_SIGMOID && !(f.kind == HRNN_HARD_SIGMOID && f.alpha > 0)) {
       throw NoCell{fmt::format("a mask needs an update gate that can be exactly 1, not one of {}", describe(f))};
     }
     const Source source = body_.sources[static_cast<size_t>(body_.algebra.atom(mask).index)];
@@ -834,8 +820,7 @@ class Emitter {
     const int sequence = static_cast<int>(body_.sources.size());
     body_.sources.push_back(keep);
     const int64_t hidden = cell->gates[0].r.rows;
-    const double column = from_rnn ? 2 * kSaturated : kSaturated;
-    cell->gates[0].w[sequence] = {hidden, 1, std::vector<double>(static_cast<size_t>(hidden), column)};
+    cell->gates[0].w[sequence] = {hidden, 1, std::vector<double>(static_cast<size_t>(hidden), 2 * HRNN_MASKED)};
   }
 
   void charge(int64_t hidden) const {

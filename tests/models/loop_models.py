@@ -388,6 +388,9 @@ def masked(checks, name, cell, arithmetic, zeros):
         h = values[state]
         y.append(values[y_t])
     checks.equal(f"mask, {name}", model, {"x": x, "h0": h0, "m": m}, np.stack(y), h)
+    if name.startswith("rnn"):
+        text = subprocess.run([checks.hrnn, "inspect", str(checks.save(model))], capture_output=True, text=True).stdout
+        checks.result("and costs no more than an RNN", f"rnn_masked {INPUTS + 1} -> {HIDDEN}" in text, "inspect")
 
 
 def product_before(checks):

@@ -407,7 +407,7 @@ class Body {
     throw NoCell{fmt::format("'{}' is no value of the step", name)};
   }
 
-  // To its own type, or a counter's to any number.
+  // To its own type or the one it is computed in, or a counter's to any number.
   Step cast(OnnxNode &node) {
     const std::string &name = node.input_name(0);
     const auto to = node.integer("to");
@@ -415,7 +415,8 @@ class Body {
     if (const auto counted = count(name)) return number(*counted);
     const Step made = copy(name);
     const DataType type = float_type();
-    const bool same = made.kind == Step::Kind::Tensor && to && *to == static_cast<int64_t>(onnx_type(type));
+    const bool same =
+        made.kind == Step::Kind::Tensor && to && (*to == onnx_type(type) || *to == onnx_type(computed_type(type)));
     const bool is_mask = made.kind == Step::Kind::Tensor && algebra.is_mask(made.row);  // 0 and 1 in any type
     if (made.kind == Step::Kind::Condition || same || is_mask) return made;
     throw NoCell{"it converts a row to another type"};
@@ -429,7 +430,12 @@ class Body {
   }
 
   static int onnx_type(DataType type) {
-    return type == DataType::Float64 ? onnx::TensorProto::DOUBLE : onnx::TensorProto::FLOAT;
+    switch (type) {
+      case DataType::Float64: return onnx::TensorProto::DOUBLE;
+      case DataType::Float16: return onnx::TensorProto::FLOAT16;
+      case DataType::BFloat16: return onnx::TensorProto::BFLOAT16;
+      default: return onnx::TensorProto::FLOAT;
+    }
   }
 
   Expression mask(const std::string &name) {
@@ -955,17 +961,17 @@ class Emitter {
     layer.hidden_size = state.hidden;
     layer.activations = {cell.activations};
     const Dims y{x.dims[0], Dim(1), x.dims[1], Dim(state.hidden)}, last{Dim(1), x.dims[1], Dim(state.hidden)};
-    const DataType type = state.initial.type;
+    const DataType type = state.initial.type, computed = computed_type(type);
     Graph &graph = importer_.graph();
     const TensorId initial = initial_state(state);
     const std::vector<TensorId> ids = {importer_.tensor(node_, x),
-                                       input_weights(cell, used, type),
-                                       recurrent_weights(cell, type),
-                                       biases(cell, type),
+                                       input_weights(cell, used, computed),
+                                       recurrent_weights(cell, computed),
+                                       biases(cell, computed),
                                        kNoTensor,
                                        initial};
-    const TensorId y_id = graph.add_tensor({node_.name() + ".Y", type, y, nullptr});
-    const TensorId last_id = graph.add_tensor({node_.name() + ".Y_h", type, last, nullptr});
+    const TensorId y_id = graph.add_tensor({node_.name() + ".Y", computed, y, nullptr});
+    const TensorId last_id = graph.add_tensor({node_.name() + ".Y_h", computed, last, nullptr});
     graph.nodes.push_back({layer, node_.name(), node_.type(), ids, {y_id, last_id}});
     graph.notes.push_back(fmt::format("{}: is {} layer", node_.where(), cell.gates.size() == 1 ? "an RNN" : "a GRU"));
     Layer result;

@@ -139,7 +139,7 @@ Report check_shapes(const Kernels &kernels, int draws) {
     const int input = pick<int>({1, 3, 16, 17, 31}, &random);
     const Shape shape = {input, hidden, time > 0 ? time : pick<int>({1, 2, 7}, &random), batch};
     const unsigned flags = random();
-    const RandomParts parts = {flags % 4 != 0, (flags >> 2) % 3 != 0, (flags >> 4) % 2 == 0};
+    const RandomParts parts = {flags % 4 != 0, (flags >> 2) % 3 != 0, (flags >> 4) % 2 == 0, (flags >> 13) % 4 != 0};
     run.batch_major = (flags >> 5) % 2;
     run.want_y = (flags >> 6) % 4 != 0;
     run.want_y_h = !run.want_y || (flags >> 8) % 4 != 0;
@@ -261,7 +261,7 @@ Report check_streaming(const Kernels &kernels) {
             run.layer.activations = run.layer.default_activations();
             run.batch_major = lengths;
             run.spare_batch = spare;
-            check_run(&run, {3, hidden, 8, batch}, {true, true, lengths}, kernels.choice(), &random, &report, {1, 1, 2, 3, 1});
+            check_run(&run, {3, hidden, 8, batch}, {true, true, lengths, true}, kernels.choice(), &random, &report, {1, 1, 2, 3, 1});
           }
         }
       }

@@ -143,6 +143,46 @@ TEST(BatchNormalization, BecomesPartOfTheProductsBehind) {
   }
 }
 
+// Reversed by lengths, with dimensions put in and taken out, and the last step picked.
+TEST(BatchNormalization, BecomesPartOfAProductBehindViews) {
+  const Graph graph = scaled({"batch", 3, "time"}, [](ModelBuilder &builder) {
+    builder.input("lengths", {"batch"}, TensorProto::INT64).weights("w", {3, 2}).scalar("last", -1);
+    builder.integers("begin", {1}).integers("end", {9}).integers("axis", {0}).integers("apart", {0, 3}).integers("dims", {-1, 1, 3});
+    builder.node("Transpose", {"n"}, {"steps"}).ints("perm", {0, 2, 1});
+    builder.node("ReverseSequence", {"steps", "lengths"}, {"turned"}).attr("batch_axis", int64_t{0}).attr("time_axis", int64_t{1});
+    builder.node("Slice", {"turned", "begin", "end", "axis"}, {"some"});
+    builder.node("Gather", {"some", "last"}, {"step"}).attr("axis", int64_t{1});
+    builder.node("Unsqueeze", {"step", "apart"}, {"wide"});
+    builder.node("Squeeze", {"wide", "apart"}, {"narrow"});
+    builder.node("Reshape", {"narrow", "dims"}, {"split"});
+    builder.node("Flatten", {"split"}, {"row"});
+    builder.node("MatMul", {"row", "w"}, {"y"}).name("product");
+  });
+  EXPECT_THAT(operations(graph), AllOf(::testing::Not(::testing::Contains(HasSubstr("MulAdd"))), ::testing::Contains(HasSubstr("GatherND"))));
+}
+
+TEST(BatchNormalization, BecomesPartOfAProductBehindReshapes) {
+  const auto mul_add = ::testing::Contains(HasSubstr("MulAdd"));
+  EXPECT_THAT(operations(scaled({2, 3, 4}, [](ModelBuilder &builder) {
+                builder.weights("w", {3, 2}).integers("dims", {2, 1, 3, 4});
+                builder.node("Reshape", {"n", "dims"}, {"image"});
+                builder.node("Transpose", {"image"}, {"turned"}).ints("perm", {0, 1, 3, 2});
+                builder.node("MatMul", {"turned", "w"}, {"y"});
+              })),
+              ::testing::Not(mul_add));
+  const Graph joined = scaled({"batch", 3, 2}, [](ModelBuilder &builder) {
+    builder.weights("w", {6, 1}, {1, 1, 1, 1, 1, 1});
+    builder.node("Flatten", {"n"}, {"row"});
+    builder.node("MatMul", {"row", "w"}, {"y"});
+  });
+  EXPECT_THAT(operations(joined), ::testing::Not(mul_add));
+  const Constant &w = *joined.tensor(joined.nodes.back().inputs[1]).constant;
+  for (int64_t k = 0; k < 6; ++k) {  // two of each channel
+    const double value = 0.01 * static_cast<double>(k / 2 + 1);
+    EXPECT_NEAR(w.real(k), value / std::sqrt(value + 1e-5), 1e-7);
+  }
+}
+
 TEST(BatchNormalization, StaysWhereSomethingElseReadsItOrChannelsAreNotTheInputs) {
   const auto mul_add = ::testing::Contains(HasSubstr("MulAdd"));
   const auto multiply = [](ModelBuilder &builder) {
@@ -165,8 +205,28 @@ TEST(BatchNormalization, StaysWhereSomethingElseReadsItOrChannelsAreNotTheInputs
          b.weights("w", {3, 2});
          b.node("Relu", {"n"}, {"z"}), b.node("MatMul", {"z", "w"}, {"y"});
        }},
+      {"a chosen channel", {"batch", 3, 6}, [](ModelBuilder &b) {
+         b.scalar("one", 1).weights("w", {6, 2});
+         b.node("Transpose", {"n"}, {"turned"}).ints("perm", {0, 2, 1});
+         b.node("Gather", {"turned", "one"}, {"part"}).attr("axis", int64_t{2}), b.node("MatMul", {"part", "w"}, {"y"});
+       }},
+      {"channels backwards", {"batch", 3}, [](ModelBuilder &b) {
+         b.weights("w", {3, 2}).integers("begin", {2}).integers("end", {-9}).integers("axes", {1}).integers("step", {-1});
+         b.node("Slice", {"n", "begin", "end", "axes", "step"}, {"turned"}), b.node("MatMul", {"turned", "w"}, {"y"});
+       }},
+      {"picks of channels", {"batch", 3}, [](ModelBuilder &b) {
+         b.input("i", {"m", 3, 2}, TensorProto::INT64).weights("w", {3, 2});
+         b.node("GatherND", {"n", "i"}, {"picked"}), b.node("MatMul", {"picked", "w"}, {"y"});
+       }},
+      {"a bias of the run", {"batch", 3}, [](ModelBuilder &b) {
+         b.weights("w", {3, 2}).input("b", {2}).node("Gemm", {"n", "w", "b"}, {"y"});
+       }},
       {"weights of the run", {"batch", 3}, [](ModelBuilder &b) { b.input("w", {3, 2}).node("MatMul", {"n", "w"}, {"y"}); }},
       {"the matrix", {4, 3}, [](ModelBuilder &b) { b.input("a", {2, 4}).node("MatMul", {"a", "n"}, {"y"}); }},
+      {"an initial state", {1, 3, 2}, [](ModelBuilder &b) {
+         b.input("s", {5, 2, 3}).weights("w", {1, 3, 3}).weights("r", {1, 3, 3});
+         b.node("Transpose", {"n"}, {"h0"}).ints("perm", {0, 2, 1}), b.node("RNN", {"s", "w", "r", "", "", "h0"}, {"y"});
+       }},
       {"channels that are rows", {"batch", 3, 3}, multiply},
       {"a layer over another axis", {5, 3, 2}, [](ModelBuilder &b) {
          b.weights("w", {1, 4, 2}).weights("r", {1, 4, 4});
@@ -184,12 +244,24 @@ TEST(BatchNormalization, StaysWhereSomethingElseReadsItOrChannelsAreNotTheInputs
          b.node("Reshape", {"n", "dims"}, {"row"}), b.node("MatMul", {"row", "w"}, {"y"});
        }},
   };
-  for (const auto &c : cases) EXPECT_THAT(operations(scaled(c.x, c.after)), mul_add) << c.what;
+  for (const auto &c : cases) {
+    const Graph graph = scaled(c.x, c.after);
+    EXPECT_THAT(operations(graph), mul_add) << c.what;
+    EXPECT_THAT(graph.notes, ::testing::IsEmpty()) << c.what;
+  }
   const auto overflow = [](ModelBuilder &builder) {
     builder.weights("w", {3, 1}, {1, 1e10f, 1});
     builder.node("MatMul", {"n", "w"}, {"y"});
   };
   EXPECT_THAT(operations(scaled({"batch", 3}, overflow, {1, 1e30f, 1})), mul_add);
+}
+
+TEST(Where, IsNoScaling) {
+  ModelBuilder builder;
+  builder.input("c", {"batch", 3}, TensorProto::BOOL).weights("a", {3}).weights("b", {3}).weights("w", {3, 2}).output("y");
+  builder.node("Where", {"c", "a", "b"}, {"n"});
+  builder.node("MatMul", {"n", "w"}, {"y"});
+  EXPECT_THAT(operations(builder.import()), ElementsAre("Elementwise Where", "Dense 3 -> 2"));
 }
 
 TEST(BatchNormalization, TwoInARowBecomePartOfALayer) {

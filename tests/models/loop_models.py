@@ -295,7 +295,7 @@ def arrays(seed):
 class Checks:
     def __init__(self, hrnn, folder, quiet):
         self.hrnn, self.folder, self.quiet = hrnn, pathlib.Path(folder), quiet
-        self.cases, self.computed, self.largest, self.failed = 0, 0, 0.0, []
+        self.cases, self.computed, self.refusals, self.largest, self.failed = 0, 0, 0, 0.0, []
 
     def save(self, model):
         path = self.folder / "model.onnx"
@@ -322,6 +322,7 @@ class Checks:
         self.result(name, worst < TOLERANCE, f"largest difference {worst:.1e}")
 
     def refused(self, name, model, expected):
+        self.refusals += 1
         done = subprocess.run([self.hrnn, "inspect", str(self.save(model))], capture_output=True, text=True)
         said = done.returncode == 1 and expected in done.stderr
         self.result(name, said, (done.stderr.strip().split("\n") + [""])[1][:300] if done.stderr else "no error")

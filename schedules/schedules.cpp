@@ -23,8 +23,6 @@ int unroll_of_rows(const Machine &machine) { return machine.vector_bytes > 16 ? 
 
 int vectors_per_panel(const Machine &machine) { return kPanelBytes / machine.vector_bytes; }
 
-constexpr int kMostPanels = 8, kMostChains = 4;
-
 // What the second-level cache delivers at most in the latency of a multiply-add, in panel rows of 64 bytes: 48 bytes a
 // cycle (measured: 32 on Zen 4, 48 on Golden Cove).
 constexpr int kPanelRowsFromSecondLevel = 3;

@@ -25,6 +25,8 @@ struct Tile {
   int cache_level;
 };
 bool operator==(const Tile &a, const Tile &b);
+// The widest: runtime/src/product_call.cpp walks weights in stretches of whole tiles.
+constexpr int kMostPanels = 8, kMostChains = 4;
 
 // What a tile is made for: one row, two, a few (up to 4) or many; weights in which cache.
 bool same_use(const Tile &a, const Tile &b);

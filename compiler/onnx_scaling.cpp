@@ -102,12 +102,14 @@ class ScalingFolder {
       if (!scaled) return;
       weights.push_back(std::move(*scaled));
     }
+    const Node &node = graph_.nodes[index];
     for (size_t i = 0; i < products.size(); ++i) {
       Node &product = graph_.nodes[products[i]];
       product.inputs[1] = graph_.add_tensor(std::move(weights[i].w));
       product.inputs[bias_of(product)] = graph_.add_tensor(std::move(weights[i].b));
-      graph_.notes.push_back(fmt::format("node '{}' ({}): its factor and shift a channel are part of the weights of node '{}' ({})",
-                                         graph_.nodes[index].name, graph_.nodes[index].source, product.name, product.source));
+      graph_.notes.push_back(
+          fmt::format("node '{}' ({}): its factor and shift a channel are part of the weights of node '{}' ({})", node.name,
+                      node.source, product.name, product.source));
     }
     bypass(index);
   }

@@ -113,9 +113,10 @@ TEST(BatchNormalization, BecomesPartOfTheProductsBehind) {
     builder.node("MatMul", {"steps", "w2"}, {"z"}).name("product");
   });
   EXPECT_THAT(operations(graph), ::testing::Not(::testing::Contains(HasSubstr("MulAdd"))));
-  EXPECT_THAT(graph.notes, ::testing::IsSupersetOf({HasSubstr("node 'bn' (BatchNormalization): its factor and shift a channel are part "
-                                                              "of the weights of node 'rnn' (RNN)"),
-                                                    HasSubstr("of node 'product' (MatMul)")}));
+  EXPECT_THAT(graph.notes, ::testing::IsSupersetOf(
+                               {HasSubstr("node 'bn' (BatchNormalization): its factor and shift a channel are part of the "
+                                          "weights of node 'rnn' (RNN)"),
+                                HasSubstr("of node 'product' (MatMul)")}));
   double factor[3], shift[3];  // scale, shift, mean and variance are 0.01, 0.02 and 0.03
   for (int k = 0; k < 3; ++k) {
     const double value = 0.01 * (k + 1);
@@ -147,9 +148,11 @@ TEST(BatchNormalization, BecomesPartOfTheProductsBehind) {
 TEST(BatchNormalization, BecomesPartOfAProductBehindViews) {
   const Graph graph = scaled({"batch", 3, "time"}, [](ModelBuilder &builder) {
     builder.input("lengths", {"batch"}, TensorProto::INT64).weights("w", {3, 2}).scalar("last", -1);
-    builder.integers("begin", {1}).integers("end", {9}).integers("axis", {0}).integers("apart", {0, 3}).integers("dims", {-1, 1, 3});
+    builder.integers("begin", {1}).integers("end", {9}).integers("axis", {0}).integers("apart", {0, 3});
+    builder.integers("dims", {-1, 1, 3});
     builder.node("Transpose", {"n"}, {"steps"}).ints("perm", {0, 2, 1});
-    builder.node("ReverseSequence", {"steps", "lengths"}, {"turned"}).attr("batch_axis", int64_t{0}).attr("time_axis", int64_t{1});
+    NodeBuilder reverse = builder.node("ReverseSequence", {"steps", "lengths"}, {"turned"});
+    reverse.attr("batch_axis", int64_t{0}).attr("time_axis", int64_t{1});
     builder.node("Slice", {"turned", "begin", "end", "axis"}, {"some"});
     builder.node("Gather", {"some", "last"}, {"step"}).attr("axis", int64_t{1});
     builder.node("Unsqueeze", {"step", "apart"}, {"wide"});
@@ -158,7 +161,8 @@ TEST(BatchNormalization, BecomesPartOfAProductBehindViews) {
     builder.node("Flatten", {"split"}, {"row"});
     builder.node("MatMul", {"row", "w"}, {"y"}).name("product");
   });
-  EXPECT_THAT(operations(graph), AllOf(::testing::Not(::testing::Contains(HasSubstr("MulAdd"))), ::testing::Contains(HasSubstr("GatherND"))));
+  EXPECT_THAT(operations(graph), AllOf(::testing::Not(::testing::Contains(HasSubstr("MulAdd"))),
+                                       ::testing::Contains(HasSubstr("GatherND"))));
 }
 
 TEST(BatchNormalization, BecomesPartOfAProductBehindReshapes) {

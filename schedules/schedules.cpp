@@ -7,6 +7,7 @@
 namespace hrnn {
 namespace {
 
+using Halide::Func;
 using Halide::RVar;
 using Halide::TailStrategy;
 using Halide::Var;
@@ -79,7 +80,8 @@ Tile rows_tile(const Machine &machine, int gates, int rows) {
   return best;
 }
 
-void schedule_cpu_product(const Machine &machine, const Tile &tile, Product &product, ProductLoops &s, const Var &tile_loop, int vector) {
+void schedule_cpu_product(const Machine &machine, const Tile &tile, ProductLoops &s, const Var &tile_loop, int vector) {
+  Product &product = s.product;
   product.func.compute_at(s.output, tile_loop)
       .bound(s.lane, 0, s.lanes)
       .bound(s.gate, 0, s.gates)
@@ -111,18 +113,21 @@ void schedule_cpu_product(const Machine &machine, const Tile &tile, Product &pro
     // Gate by gate is a loop: sums of gates before lie in memory, where the compiler would not put all of them by itself.
     if (!tile.gate_by_gate) update.unroll(s.gate);
   };
-  auto update = product.func.update(0).unroll(product.element).unroll(product.chain);
-  if (by_element) {
-    // A block is loaded as one vector, and its elements are taken from the register. It is as good as unrolling.
-    order(update, {product.chain, product.element, product.block});
-    const std::vector<Var> of = product.operand.args();
-    product.operand.compute_at(product.func, product.block).vectorize(of[0]).unroll(of[1]);
-  } else {
-    RVar k_outer("ko"), k_inner("ki");
-    update.split(product.block, k_outer, k_inner, tile.unroll).unroll(k_inner);
-    order(update, {product.chain, product.element, k_inner, k_outer});
+  int next = 0;
+  for (const ProductTerm &term : product.terms) {
+    auto update = product.func.update(next++).unroll(term.element).unroll(product.chain);
+    if (by_element) {
+      // A block is loaded as one vector, and its elements are taken from the register. It is as good as unrolling.
+      order(update, {product.chain, term.element, term.block});
+      const std::vector<Var> of = term.operand.args();
+      Func(term.operand).compute_at(product.func, term.block).vectorize(of[0]).unroll(of[1]);
+    } else {
+      RVar k_outer("ko"), k_inner("ki");
+      update.split(term.block, k_outer, k_inner, tile.unroll).unroll(k_inner);
+      order(update, {product.chain, term.element, k_inner, k_outer});
+    }
+    if (term.has_rest) order(product.func.update(next++), {term.rest});
   }
-  if (product.func.num_update_definitions() > 1) order(product.func.update(1), {product.rest});
 }
 
 void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
@@ -142,7 +147,7 @@ void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
   }
   s.output.vectorize(s.lane, vector).unroll(s.lane).unroll(panel_inner).unroll(row_inner);
 
-  for (Product &product : s.products) schedule_cpu_product(machine, tile, product, s, row_outer, vector);
+  schedule_cpu_product(machine, tile, s, row_outer, vector);
 }
 
 // One thread a hidden unit and row; a block covers `threads` units of one row. Every thread runs its own product, its
@@ -157,10 +162,9 @@ void schedule_gpu(const Machine &machine, ProductLoops &s) {
     s.output.reorder(s.lane, panel_inner, panel_outer, s.row);
   }
   s.output.gpu_blocks(panel_outer, s.row).gpu_threads(s.lane, panel_inner);
-  for (Product &product : s.products) {
-    product.func.compute_at(s.output, s.lane).bound(s.gate, 0, s.gates).bound(product.chain, 0, 1).unroll(s.gate);
-    product.func.update().reorder(s.gate, product.element, product.block).unroll(s.gate);
-  }
+  Product &product = s.product;
+  product.func.compute_at(s.output, s.lane).bound(s.gate, 0, s.gates).bound(product.chain, 0, 1).unroll(s.gate);
+  product.func.update().reorder(s.gate, product.terms[0].element, product.terms[0].block).unroll(s.gate);
 }
 
 // Each of `wanted` once, and the same with one panel, for the remainder of the panels. Where latency is the limit, weights in

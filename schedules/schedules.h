@@ -20,22 +20,28 @@ std::vector<Tile> tiles(const TiledProduct &product, const std::vector<TunedTile
 // Everything that may be tried for the use that `like` is made for: tiles whose accumulators fit the registers.
 std::vector<Tile> legal_tiles(const TiledProduct &product, const Tile &like);
 
-// The loops of products followed by something pointwise:
-//   product(lane, gate, panel, row, chain) = bias of chain 0; product += weights * operand over the chain's k
-//   output(lane, ..., panel, row) = f(products, ...)
+// The loops of sums of products followed by something pointwise:
+//   product(lane, gate, panel, row, chain) = bias of chain 0; product += weights * operand over the chain's k, for each term
+//   output(lane, ..., panel, row) = f(product, ...)
 // k runs over blocks of elements, of each chain in turn; where there is more than one of either, what is left of k follows
 // in a second update. `operand` is a block of it.
-struct Product {
-  Halide::Func func, operand;
+struct ProductTerm {
+  Halide::Func operand;
   Halide::RVar element, block, rest;
+  bool has_rest;
+};
+
+struct Product {
+  Halide::Func func;
+  std::vector<ProductTerm> terms;
   Halide::Var chain;
 };
 
 struct ProductLoops {
   Halide::Func output;                 // the Func whose tiles are computed one after another
-  std::vector<Product> products;
+  Product product;
   Halide::Var lane, gate, panel, row;  // gate: undefined in output when it has no gate dimension
-  int lanes, gates;
+  int lanes, gates;                    // gates: of the product
   bool output_has_gate;
 };
 

@@ -50,6 +50,7 @@ class ProductGenerator : public Generator<Self> {
   GeneratorParam<int> unroll{"unroll", 1};
   GeneratorParam<int> chains{"chains", 1};
   GeneratorParam<int> inner{"inner", 0};
+  GeneratorParam<bool> half{"half", false};
 
  protected:
   Type type() const { return dtype; }
@@ -151,7 +152,7 @@ class ProductGenerator : public Generator<Self> {
   void schedule(Func output, const Product &product, int gates, bool output_has_gate) {
     if (this->using_autoscheduler()) return;
     const Machine &machine = row_by_name(target_row).machine;
-    schedule_product(machine, Tile{panels, rows, gate_by_gate, unroll, chains, 0},
+    schedule_product(machine, Tile{panels, rows, gate_by_gate, unroll, chains, 0, half},
                      {output, product, lane, gate, panel, row, lanes(), gates, output_has_gate});
   }
 
@@ -218,6 +219,8 @@ class CellGenerator : public ProductGenerator<Self> {
     in.activation = [this](int i, Expr x) { return activate(i, x); };
     return in;
   }
+
+  const std::vector<GeneratorInput<Buffer<>> *> &carried_buffers() const { return carried_; }
 
   Func define_output(const std::vector<Expr> &values) {
     if (values.size() == 1)
@@ -373,16 +376,22 @@ class FusedStep : public CellGenerator<FusedStep> {
     x.dim(0).set_min(0).set_stride(1);
     operand.dim(0).set_min(0).set_stride(1);
     describe_panels(state, 0);
-    // A short kernel is a fifth faster without a loop over its one row; of a long one LLVM addresses the weights worse then.
-    if (chains > 1) {
-      for (auto row_of : {x.dim(1), operand.dim(1), state.dim(2)}) row_of.set_bounds(0, 1);
-      for (OutputImageParam &buffer : output.output_buffers()) buffer.dim(2).set_bounds(0, 1);
-      output.bound(row, 0, 1);
-    }
+    // One tile a call: in a small layer, loops over tiles and what addresses them take as long as the products.
+    for (auto row_of : {x.dim(1), operand.dim(1)}) row_of.set_bounds(0, 1);
+    bound_to_a_tile(state);
+    for (auto *carried : carried_buffers()) bound_to_a_tile(*carried);
+    bound_to_a_tile(output.output_buffers()[0]);  // the others have its bounds
+    output.bound(panel, 0, panels).bound(row, 0, 1);
     ProductGenerator::schedule(output, sum.parts, static_cast<int>(sums.size()), false);
   }
 
  private:
+  template <class P>
+  void bound_to_a_tile(P &&parameter) {
+    parameter.dim(1).set_bounds(0, panels);
+    parameter.dim(2).set_bounds(0, 1);
+  }
+
   static std::string name_of(const PhaseSum &sum) {
     return "sum_of_" + std::to_string(sum.input) + "_and_" + std::to_string(sum.product);
   }
@@ -417,6 +426,7 @@ class FusedStep : public CellGenerator<FusedStep> {
     for (int j = 0; j < phase_gates(); j++) possible.push_back({-1, j});
     for (const PhaseSum &sum : possible)
       if (read(*values, sum)) found.push_back(sum);
+    if (found.empty()) found.push_back(possible[0]);  // of a phase that reads none
     return found;
   }
 };
@@ -430,9 +440,10 @@ const char *generator_name(hrnn_kernel_kind kind) {
   throw std::invalid_argument("no kernels are of kind " + std::to_string(kind));
 }
 
-// "p4r2": four panels by two rows; "p1r1c4": with four chains.
+// "p4r2": four panels by two rows; "p1r1c4": with four chains; "p1r1c2half": of half a panel.
 std::string tile_name(const Tile &tile) {
-  return "p" + std::to_string(tile.panels) + "r" + std::to_string(tile.rows) + (tile.chains > 1 ? "c" + std::to_string(tile.chains) : "");
+  return "p" + std::to_string(tile.panels) + "r" + std::to_string(tile.rows) +
+         (tile.chains > 1 ? "c" + std::to_string(tile.chains) : "") + (tile.half ? "half" : "");
 }
 
 std::unique_ptr<Internal::AbstractGenerator> make_generator(const KernelSpec &spec, const TargetRow &target,
@@ -447,6 +458,7 @@ std::unique_ptr<Internal::AbstractGenerator> make_generator(const KernelSpec &sp
   set("unroll", std::to_string(spec.tile.unroll));
   set("chains", std::to_string(spec.tile.chains));
   set("inner", std::to_string(spec.inner));
+  set("half", spec.tile.half ? "true" : "false");
   if (spec.kind == HRNN_PROJECTION) {
     set("gates", std::to_string(spec.gates));
   } else {
@@ -536,6 +548,7 @@ hrnn_kernel kernel_row(const KernelSpec &spec) {
   row.rows = spec.tile.rows;
   row.inner = spec.inner;
   row.cache_level = spec.tile.cache_level;
+  row.lanes = spec.tile.half ? kRowBytes / (spec.dtype == HRNN_F64 ? 8 : 4) / 2 : 0;
   if (spec.kind == HRNN_PROJECTION) {
     row.gates = spec.gates;
     return row;

@@ -14,7 +14,7 @@ namespace hrnn {
 // The tiles that cover any problem on this machine for a product of `gates` gates: for many rows (bound by arithmetic), for
 // two (bound by the bandwidth of the weights), for one (bound by latency with weights in the first-level cache, by
 // bandwidth beyond); each kind also with one panel, for the remainder. Kernels that compute two products of one row side by
-// side (fused steps) have those for one row. What is in `tuned` for the product takes the place of what the rules say.
+// side (fused steps) have those for one row, and one for half a panel. What is in `tuned` for the product takes the place of what the rules say.
 std::vector<Tile> tiles(const TiledProduct &product, const std::vector<TunedTile> &tuned = shipped_tiles());
 
 // Everything that may be tried for the use that `like` is made for: tiles whose accumulators fit the registers.

@@ -14,7 +14,7 @@ PANEL_BYTES = 64  # one packed row: runtime/src/pack.h
 OBJDUMP = {"x86-64": "objdump", "arm-64": "aarch64-linux-gnu-objdump"}
 VECTOR_BYTES = {"%zmm": 64, "%ymm": 32, "%xmm": 16, "v": 16}  # by the registers of multiply-adds
 # Gates that a step multiplies, by the cell and phase in its name.
-STEP_GATES = {"rnn": 1, "gru": 3, "gru_reset_before_phase0": 2, "gru_reset_before_phase1": 1}
+STEP_GATES = {"rnn": 1, "rnn_masked": 1, "gru": 3, "gru_reset_before_phase0": 2, "gru_reset_before_phase1": 1}
 
 # kernel_symbol() in generators/kernels.cpp makes these names.
 NAME = re.compile(r"\w*?_(?P<kind>projection|step|fused)_"

@@ -139,7 +139,7 @@ Report check_shapes(const Kernels &kernels, int draws) {
     const int input = pick<int>({1, 3, 16, 17, 31}, &random);
     const Shape shape = {input, hidden, time > 0 ? time : pick<int>({1, 2, 7}, &random), batch};
     const unsigned flags = random();
-    const RandomParts parts = {flags % 4 != 0, (flags >> 2) % 3 != 0, (flags >> 4) % 2 == 0};
+    const RandomParts parts = {flags % 4 != 0, (flags >> 2) % 3 != 0, (flags >> 4) % 2 == 0, (flags >> 13) % 4 != 0};
     run.batch_major = (flags >> 5) % 2;
     run.want_y = (flags >> 6) % 4 != 0;
     run.want_y_h = !run.want_y || (flags >> 8) % 4 != 0;
@@ -151,13 +151,14 @@ Report check_shapes(const Kernels &kernels, int draws) {
     draw_activations(&run, 0, relu, &random);
     check_run(&run, shape, parts, kernels.choice(), &random, &report);
   };
-  std::set<int> compiled;  // sizes that have kernels of their own; these have the cell's own activations as well
+  std::set<int> compiled;  // sizes that have kernels of their own; these have the cell's own activations as well, or Relu
   for (const hrnn_kernel &row : kernels.rows()) compiled.insert(int(row.inner));
   for (const std::string &cell : kernels.cells()) {
     for (int hidden : hidden_sizes(kernels)) {
+      const bool sized = compiled.count(hidden) > 0;
       for (int batch : batch_sizes(kernels))
-        for (int draw = 0; draw < draws; draw++, turn++)
-          check(cell, hidden, 0, batch, draw == 0 && compiled.count(hidden) > 0 ? 0 : turn, random);
+        for (int draw = 0; draw < (sized ? std::max(draws, 2) : draws); draw++, turn++)
+          check(cell, hidden, 0, batch, sized && draw < 2 ? draw : turn, random);
       // One step of one row has kernels of its own.
       for (int draw = 0; draw < 12; draw++) check(cell, hidden, 1, 1, single_turn++, single_random);
     }
@@ -261,7 +262,7 @@ Report check_streaming(const Kernels &kernels) {
             run.layer.activations = run.layer.default_activations();
             run.batch_major = lengths;
             run.spare_batch = spare;
-            check_run(&run, {3, hidden, 8, batch}, {true, true, lengths}, kernels.choice(), &random, &report, {1, 1, 2, 3, 1});
+            check_run(&run, {3, hidden, 8, batch}, {true, true, lengths, true}, kernels.choice(), &random, &report, {1, 1, 2, 3, 1});
           }
         }
       }

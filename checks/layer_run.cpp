@@ -327,6 +327,11 @@ void randomize(LayerRun *run, const Shape &shape, const RandomParts &parts, doub
   s.batch = shape.batch;
   fill(&s.x, size_t(shape.time) * shape.batch * shape.input, 1);
   fill(&s.initial_h, parts.initial_h ? size_t(layer.directions()) * shape.batch * shape.hidden : 0, 1);
+  if (parts.masks && layer.cell == "rnn_masked") {  // the last input
+    const size_t inputs = size_t(shape.input);
+    for (size_t last = inputs - 1; last < layer.w.size(); last += inputs) layer.w[last] = double(float(2 * HRNN_MASKED));
+    for (size_t last = inputs - 1; last < s.x.size(); last += inputs) s.x[last] = (*random)() % 3 == 0;
+  }
   s.lengths.clear();
   for (int n = 0; n < shape.batch && parts.lengths; n++) s.lengths.push_back(int((*random)() % (shape.time + 1)));
   if (parts.lengths && shape.batch > 1) {

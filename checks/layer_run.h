@@ -43,10 +43,10 @@ struct Shape {
   int input, hidden, time, batch;
 };
 
-// Fills in weights, inputs and, where asked, initial state and lengths (among them 0 and T) at random. Values of an f32
-// run are exact floats. `gain` is about the norm of the weights.
+// Fills in weights, inputs and, where asked, initial state, lengths (among them 0 and T) and, for rnn_masked, masks at
+// random. Values of an f32 run are exact floats. `gain` is about the norm of the weights.
 struct RandomParts {
-  bool bias = true, initial_h = true, lengths = false;
+  bool bias = true, initial_h = true, lengths = false, masks = false;
 };
 void randomize(LayerRun *run, const Shape &shape, const RandomParts &parts, double gain, std::mt19937 *random);
 

@@ -19,6 +19,16 @@ HRNN_CELL_REFERENCE(rnn, 1, {"tanh"}, [](const auto &in) {
   return next;
 });
 
+// H' = H where X W^T + Wb >= 1e30 (hrnn.h), else as rnn
+HRNN_CELL_REFERENCE(rnn_masked, 1, {"tanh"}, [](const auto &in) {
+  auto next = in.state;
+  for (int j = 0; j < in.hidden; j++) {
+    const auto input = in.input(0, j);
+    if (!(input >= 1e30)) next[j] = in.activation(0, input + in.product(0, j, in.state));
+  }
+  return next;
+});
+
 // z = f(X Wz^T + H Rz^T + Wbz + Rbz)
 // r = f(X Wr^T + H Rr^T + Wbr + Rbr)
 // n = g(X Wh^T + (r . H) Rh^T + Rbh + Wbh)      linear_before_reset = 0

@@ -2,7 +2,7 @@
 //
 // The ONNX operators RNN and GRU, written from the equations of their documentation in plain loops: what every kernel is
 // compared with. Shares nothing with the generators or the runtime. Names and layouts are ONNX's, layout = 0. Cells of a
-// user's own are registered beside those three (hrnn/cell_reference.h).
+// user's own are registered beside those (hrnn/cell_reference.h).
 #pragma once
 #include <limits>
 #include <string>
@@ -22,7 +22,7 @@ const hrnn::CellReference &cell(const std::string &name);
 
 // D = directions, G = gates (RNN 1; GRU 3: z, r, h), H = hidden_size, I = input_size.
 struct Layer {
-  std::string cell = "gru";  // linear_before_reset = 1; "gru_reset_before": = 0; "rnn"; a user's
+  std::string cell = "gru";  // linear_before_reset = 1; "gru_reset_before": = 0; "rnn", "rnn_masked"; a user's
   std::string direction = "forward";  // "reverse", "bidirectional"
   int input_size = 1, hidden_size = 1;
   double clip = std::numeric_limits<double>::infinity();

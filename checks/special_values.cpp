@@ -75,7 +75,7 @@ double largest_of(const reference::Activation &f, double size) {
 }
 
 // A cell that is nothing but an activation.
-bool is_rnn(const std::string &cell) { return cell == "rnn"; }
+bool is_rnn(const std::string &cell) { return cell == "rnn" || cell == "rnn_masked"; }
 // Its formula is this library's, so it is known what becomes of an infinity.
 bool is_known(const std::string &cell) { return is_rnn(cell) || cell == "gru" || cell == "gru_reset_before"; }
 

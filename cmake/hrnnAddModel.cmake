@@ -12,7 +12,7 @@
 #
 #     kernels for layers whose weights come at run time; include "my_kernels.h". my_kernels_kernels is the table for the
 #     CPU, my_kernels_cuda_kernels the one for CUDA. HIDDEN: sizes that get kernels of their own beside those for any.
-#     CELLS: rnn, gru, gru_reset_before, and your own (hrnn_add_cell in hrnnAddCell.cmake).
+#     CELLS: rnn, rnn_masked, gru, gru_reset_before, and your own (hrnn_add_cell in hrnnAddCell.cmake).
 #
 # TARGETS are families (x86, arm, cuda, opencl) or rows of them (avx2, ...), see `hrnn kernels`. Archives are made for
 # every architecture that is named, none needs a cross compiler; the library links those for CMAKE_SYSTEM_PROCESSOR. The

@@ -11,6 +11,7 @@
 
 #include "cli.h"
 #include "layer.h"
+#include "pack.h"
 #include "session_arrays.h"
 
 namespace hrnn {
@@ -100,8 +101,9 @@ class ModelWork : public Workload {
         costs_.clear();
         return;
       }
-      const int64_t gates = layer->cell == "rnn" ? 1 : 3;
-      const LayerSize size{gates,         layer->input_size, layer->hidden_size, *batch, layer->directions(),
+      CellShape cell;
+      builtin_cell_shape(layer->cell.c_str(), &cell);
+      const LayerSize size{cell.gates,    layer->input_size, layer->hidden_size, *batch, layer->directions(),
                            double(*time), *time == 1};
       costs_.push_back(layer_cost(size, threads_));
     }

@@ -187,6 +187,10 @@ void tune_problems(const Options &options) {
     throw ModelError(error.what());
   }
   if (request.problems.empty()) throw ModelError("no problem was given");
+  for (const Problem &problem : request.problems)
+    if (problem.layers > 1)
+      throw ModelError(fmt::format("problem '{}': it has {} layers; tiles are tuned on one: name each size of them as a problem of its own",
+                                   problem.text, problem.layers));
   const hrnn_machine machine = this_machine();
   request.target = choose_target(options.variant, machine);
   request.seconds = options.budget;

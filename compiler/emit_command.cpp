@@ -28,7 +28,7 @@ void write_header(const EmitRequest &request, const std::vector<EmittedLibrary> 
 int run(int argc, char **argv) {
   CLI::App app("Makes libraries of recurrent kernels", "hrnn-emit");
   std::string name, directory, runtime;
-  std::vector<std::string> cells = {"rnn", "gru", "gru_reset_before"}, dtypes = {"f32"}, targets = {"x86"};
+  std::vector<std::string> cells = {"rnn", "rnn_masked", "gru", "gru_reset_before"}, dtypes = {"f32"}, targets = {"x86"};
   std::vector<int> hidden;
   bool ptx = false;
   app.add_option("--name", name, "prefix of all symbols; the table is NAME_kernels");

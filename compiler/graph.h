@@ -35,7 +35,7 @@ namespace op {
 // in: X, W, R, B, sequence_lens, initial_h (the last three may be kNoTensor); out: Y, Y_h (either may be kNoTensor).
 // Tensors are laid out as ONNX says for `layout`; W, R, B as ONNX says for the cell (gates z, r, h).
 struct Recurrent {
-  std::string cell;  // "rnn", "gru" (linear_before_reset = 1), "gru_reset_before" (= 0)
+  std::string cell;  // "rnn", "rnn_masked" (hrnn.h), "gru" (linear_before_reset = 1), "gru_reset_before" (= 0)
   hrnn_direction direction = HRNN_FORWARD;
   int layout = 0;
   int64_t input_size = 0, hidden_size = 0;

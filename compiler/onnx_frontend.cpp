@@ -650,6 +650,7 @@ Graph import_onnx(ModelProto &model, const std::string &folder, bool extracting)
     fail_unsupported({problem.message});
   }
   graph.remove_dead_nodes();
+  fold_scalings(importer);
   if (extracting) graph.remove_unused_inputs();
   return graph;
 }

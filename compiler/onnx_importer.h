@@ -273,6 +273,8 @@ void import_lp_normalization(OnnxNode &node);
 void import_conv(OnnxNode &node);
 void import_pool(OnnxNode &node);
 void import_global_pool(OnnxNode &node);
+// ... onnx_scaling.cpp: scalings before products become part of them, in the whole graph ...
+void fold_scalings(Importer &importer);
 // ... onnx_values.cpp (values are passed on, or known).
 void import_identity(OnnxNode &node);
 void import_dropout(OnnxNode &node);

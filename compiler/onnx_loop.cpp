@@ -407,7 +407,7 @@ class Body {
     throw NoCell{fmt::format("'{}' is no value of the step", name)};
   }
 
-  // To its own type, or a counter's to any number.
+  // To its own type or the one it is computed in, or a counter's to any number.
   Step cast(OnnxNode &node) {
     const std::string &name = node.input_name(0);
     const auto to = node.integer("to");
@@ -415,7 +415,8 @@ class Body {
     if (const auto counted = count(name)) return number(*counted);
     const Step made = copy(name);
     const DataType type = float_type();
-    const bool same = made.kind == Step::Kind::Tensor && to && *to == static_cast<int64_t>(onnx_type(type));
+    const bool same =
+        made.kind == Step::Kind::Tensor && to && (*to == onnx_type(type) || *to == onnx_type(computed_type(type)));
     const bool is_mask = made.kind == Step::Kind::Tensor && algebra.is_mask(made.row);  // 0 and 1 in any type
     if (made.kind == Step::Kind::Condition || same || is_mask) return made;
     throw NoCell{"it converts a row to another type"};
@@ -429,7 +430,12 @@ class Body {
   }
 
   static int onnx_type(DataType type) {
-    return type == DataType::Float64 ? onnx::TensorProto::DOUBLE : onnx::TensorProto::FLOAT;
+    switch (type) {
+      case DataType::Float64: return onnx::TensorProto::DOUBLE;
+      case DataType::Float16: return onnx::TensorProto::FLOAT16;
+      case DataType::BFloat16: return onnx::TensorProto::BFLOAT16;
+      default: return onnx::TensorProto::FLOAT;
+    }
   }
 
   Expression mask(const std::string &name) {
@@ -800,27 +806,13 @@ class Emitter {
     return !state.initial.is_runtime() && state.initial.constant && state.initial.constant->all_zero();
   }
 
-  // A further input, 1 where the mask is 0, makes z exactly 1 there, and h' = z h + (1 - z) n is then h, bit for bit.
-  // An RNN becomes a GRU whose z is exactly 0 and whose r is exactly 1 everywhere else.
+  // A further input, 1 where the mask is 0, whose weights are far above any other argument. They make z of a GRU exactly 1
+  // there, and h' = z h + (1 - z) n is then h, but for a rounding; of an RNN the cell is one that keeps the state (hrnn.h).
   void add_mask(int mask, DataType type, RecurrentCell *cell) {
-    constexpr double kSaturated = 1e30;  // far above any argument; Sigmoid and HardSigmoid are exactly 1 there
-    const bool from_rnn = cell->cell == "rnn";
-    if (from_rnn) {
-      GateWeights candidate = std::move(cell->gates[0]);
-      GateWeights constant = candidate;
-      constant.w.clear();
-      for (std::vector<double> *values : {&constant.r.data, &constant.wb, &constant.rb}) {
-        std::fill(values->begin(), values->end(), 0);
-      }
-      GateWeights z = constant, r = constant;
-      std::fill(z.wb.begin(), z.wb.end(), -kSaturated);
-      std::fill(r.wb.begin(), r.wb.end(), kSaturated);
-      cell->gates = {z, r, candidate};
-      cell->cell = "gru_reset_before";
-      cell->activations = {{HRNN_SIGMOID, 0, 0}, cell->activations[0]};
-    }
     const hrnn_activation &f = cell->activations[0];
-    if (f.kind != HRNN_SIGMOID && !(f.kind == HRNN_HARD_SIGMOID && f.alpha > 0)) {
+    if (cell->cell == "rnn") {
+      cell->cell = "rnn_masked";
+    } else if (f.kind != HRNN_SIGMOID && !(f.kind == HRNN_HARD_SIGMOID && f.alpha > 0)) {
       throw NoCell{fmt::format("a mask needs an update gate that can be exactly 1, not one of {}", describe(f))};
     }
     const Source source = body_.sources[static_cast<size_t>(body_.algebra.atom(mask).index)];
@@ -834,8 +826,7 @@ class Emitter {
     const int sequence = static_cast<int>(body_.sources.size());
     body_.sources.push_back(keep);
     const int64_t hidden = cell->gates[0].r.rows;
-    const double column = from_rnn ? 2 * kSaturated : kSaturated;
-    cell->gates[0].w[sequence] = {hidden, 1, std::vector<double>(static_cast<size_t>(hidden), column)};
+    cell->gates[0].w[sequence] = {hidden, 1, std::vector<double>(static_cast<size_t>(hidden), 2 * HRNN_MASKED)};
   }
 
   void charge(int64_t hidden) const {
@@ -970,17 +961,17 @@ class Emitter {
     layer.hidden_size = state.hidden;
     layer.activations = {cell.activations};
     const Dims y{x.dims[0], Dim(1), x.dims[1], Dim(state.hidden)}, last{Dim(1), x.dims[1], Dim(state.hidden)};
-    const DataType type = state.initial.type;
+    const DataType type = state.initial.type, computed = computed_type(type);
     Graph &graph = importer_.graph();
     const TensorId initial = initial_state(state);
     const std::vector<TensorId> ids = {importer_.tensor(node_, x),
-                                       input_weights(cell, used, type),
-                                       recurrent_weights(cell, type),
-                                       biases(cell, type),
+                                       input_weights(cell, used, computed),
+                                       recurrent_weights(cell, computed),
+                                       biases(cell, computed),
                                        kNoTensor,
                                        initial};
-    const TensorId y_id = graph.add_tensor({node_.name() + ".Y", type, y, nullptr});
-    const TensorId last_id = graph.add_tensor({node_.name() + ".Y_h", type, last, nullptr});
+    const TensorId y_id = graph.add_tensor({node_.name() + ".Y", computed, y, nullptr});
+    const TensorId last_id = graph.add_tensor({node_.name() + ".Y_h", computed, last, nullptr});
     graph.nodes.push_back({layer, node_.name(), node_.type(), ids, {y_id, last_id}});
     graph.notes.push_back(fmt::format("{}: is {} layer", node_.where(), cell.gates.size() == 1 ? "an RNN" : "a GRU"));
     Layer result;

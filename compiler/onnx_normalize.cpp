@@ -92,7 +92,7 @@ void import_rms_normalization(OnnxNode &node) {
 }
 
 // At inference: x times a factor plus a shift a channel, which fold where the statistics are constants, and become part of
-// the convolution or product before.
+// the convolution or product before, or of what follows (fold_scalings).
 void import_batch_normalization(OnnxNode &node) {
   const Value &x = node.input(0, "X");
   check_float(node, x);

@@ -6,8 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "hrnn/hrnn.h"
-#include "problem.h"
+#include "layer.h"
 
 namespace hrnn_test {
 class Judge;
@@ -22,19 +21,18 @@ class TuneLayer {
   ~TuneLayer();
 
   // Once, as the problem says.
-  void run(const hrnn_kernel_table *table) const;
+  void run(const hrnn_kernel_table *table) const { planned(table).run(); }
   // Compares some steps with the reference: "" or what differs.
   std::string check(const hrnn_kernel_table *table);
   // Microseconds a step. Plans anew each time, so that where the memory lies is not always the same.
   double time(const hrnn_kernel_table *table) const;
 
  private:
-  class Planned;
+  Layer planned(const hrnn_kernel_table *table) const { return {problem_, arrays_, {table}, target_, 1}; }
 
   Problem problem_;
   std::string target_;
-  std::vector<float> w_, r_, b_, x_;
-  std::vector<int32_t> lengths_;
+  std::shared_ptr<const LayerArrays> arrays_;
   std::unique_ptr<hrnn_test::LayerRun> checked_;
   std::unique_ptr<hrnn_test::Judge> judge_;
 };

@@ -2,6 +2,7 @@
 #include "cells.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <stdexcept>
 
@@ -20,6 +21,23 @@ Cell rnn() {
                 return {in.activation(0, in.input[0] + in.product[0])};
               }};
   return {"rnn", 1, {"tanh"}, {phase}};
+}
+
+// HRNN_MASKED <= input <= infinity, by the bits: of floats, a comparison may swallow a NaN (activations.cpp).
+Expr is_masked(const Expr &input) {
+  const Halide::Type bits = Halide::UInt(input.type().bits());
+  auto bits_of = [&](double bound) { return reinterpret(bits, Halide::Internal::make_const(input.type(), bound)); };
+  const Expr least = bits_of(HRNN_MASKED), most = bits_of(std::numeric_limits<double>::infinity());
+  return reinterpret(bits, input) - least <= most - least;
+}
+
+// As rnn, but masked steps keep the state: H' = H where x W^T + Wb >= HRNN_MASKED.
+Cell rnn_masked() {
+  Phase phase{{0}, 1, [](const PhaseInputs &in) -> std::vector<Expr> {
+                Expr next = in.activation(0, in.input[0] + in.product[0]);
+                return {select(is_masked(in.input[0]), in.state, next)};
+              }};
+  return {"rnn_masked", 1, {"tanh"}, {phase}};
 }
 
 // Gates z, r, h. z, r = f(x W^T + Wb + H R^T + Rb); n = g(x Wh^T + Wbh + r (H Rh^T + Rbh)); H' = (1 - z) n + z H
@@ -75,7 +93,7 @@ void add(Registry *registry, const Cell &cell, const std::string &where) {
 Registry &registry() {
   static Registry all = [] {
     Registry builtin;
-    for (const Cell &cell : {rnn(), gru(), gru_reset_before()}) add(&builtin, cell, "hrnn itself");
+    for (const Cell &cell : {rnn(), rnn_masked(), gru(), gru_reset_before()}) add(&builtin, cell, "hrnn itself");
     return builtin;
   }();
   return all;

@@ -59,12 +59,6 @@ class ProductGenerator : public Generator<Self> {
   // The length of a product, where it may be compiled in.
   Expr length(const Expr &extent) const { return inner > 0 ? Expr(static_cast<int>(inner)) : extent; }
 
-  // Sums of products: their parts to schedule, and their value.
-  struct Sum {
-    Product parts;
-    Func value;
-  };
-
   // One matrix product of a sum: of which gate a sum takes it, -1 = of none.
   struct Term {
     Func weights, bias, operand;
@@ -72,20 +66,20 @@ class ProductGenerator : public Generator<Self> {
     std::vector<int> gates;
   };
 
-  Sum product(Func weights, Func bias, Func operand, const Expr &length, int gates) {
+  Product product(Func weights, Func bias, Func operand, const Expr &length, int gates) {
     std::vector<int> each(gates);
     std::iota(each.begin(), each.end(), 0);
     return sum_of({{weights, bias, operand, length, each}});
   }
 
-  // value(lane, g, panel, row): for each term, of its gates[g], the bias and the product.
-  Sum sum_of(const std::vector<Term> &terms) {
-    Func part("product"), value("sum");
+  // sums(lane, g, panel, row): for each term, of its gates[g], the bias and the product.
+  Product sum_of(const std::vector<Term> &terms) {
+    Func part("product"), sums_of_chains("sum");
     Var chain("chain"), i("i");
     Expr start = cast(type(), 0);
     for (const Term &t : terms) start = start + of_gate(t, [&](const Expr &g) { return t.bias(lane, g, panel); });
     part(lane, gate, panel, row, chain) = chains == 1 ? start : select(chain == 0, start, cast(type(), 0));
-    Product parts{part, {}, chain};
+    Product product{part, sums_of_chains, {}, chain};
     const int block = block_elements(row_by_name(target_row).machine, type()), turn = block * chains;
     for (const Term &t : terms) {
       Func of_block("operand");
@@ -97,14 +91,14 @@ class ProductGenerator : public Generator<Self> {
       if (turn > 1)
         part(lane, gate, panel, row, 0) +=
             of_gate(t, [&](const Expr &g) { return t.weights(lane, g, rest, panel) * t.operand(rest, row); });
-      parts.terms.push_back({of_block, k.x, k.y, rest.x, turn > 1});
+      product.terms.push_back({of_block, k.x, k.y, rest.x, turn > 1});
     }
     std::vector<Expr> sums;
     for (int c = 0; c < chains; c++) sums.push_back(part(lane, gate, panel, row, c));
     for (int half = chains / 2; half > 0; half /= 2)
       for (int c = 0; c < half; c++) sums[c] += sums[c + half];
-    value(lane, gate, panel, row) = sums[0];
-    return {parts, value};
+    sums_of_chains(lane, gate, panel, row) = sums[0];
+    return product;
   }
 
   // `f` of the term's gate for each gate of the sum, which are unrolled; 0 where it takes none.
@@ -177,12 +171,12 @@ class Projection : public ProductGenerator<Projection> {
 
   void generate() {
     Expr k = length(x.dim(0).extent());
-    Sum sum = product(weights, bias, x, k, gates);
-    out(lane, gate, panel, row) = sum.value(lane, gate, panel, row);
+    Product sum = product(weights, bias, x, k, gates);
+    out(lane, gate, panel, row) = sum.sums(lane, gate, panel, row);
     describe_weights(weights, bias, gates, k);
     x.dim(0).set_min(0).set_stride(1);
     describe_panels(out, gates);
-    ProductGenerator::schedule(out, sum.parts, gates, true);
+    ProductGenerator::schedule(out, sum, gates, true);
   }
 };
 
@@ -301,18 +295,18 @@ class Step : public CellGenerator<Step> {
   void generate() {
     const int gates = the_cell().gates;
     Expr k = length(operand.dim(0).extent());
-    Sum sum = product(weights, bias, operand, k, phase_gates());
+    Product sum = product(weights, bias, operand, k, phase_gates());
 
     PhaseInputs in = inputs_with(state);
     for (int g = 0; g < gates; g++) in.input.push_back(input(lane, g, panel, row));
-    for (int g = 0; g < phase_gates(); g++) in.product.push_back(sum.value(lane, g, panel, row));
+    for (int g = 0; g < phase_gates(); g++) in.product.push_back(sum.sums(lane, g, panel, row));
     Func output = define_output(compute(in));
 
     describe_weights(weights, bias, phase_gates(), k);
     describe_panels(input, gates);
     operand.dim(0).set_min(0).set_stride(1);
     describe_panels(state, 0);
-    ProductGenerator::schedule(output, sum.parts, phase_gates(), false);
+    ProductGenerator::schedule(output, sum, phase_gates(), false);
   }
 };
 
@@ -365,10 +359,10 @@ class FusedStep : public CellGenerator<FusedStep> {
     const std::vector<PhaseSum> sums = find_sums(&values);
     Term x_term{x_weights, x_bias, x, x_length, {}}, term{weights, bias, operand, k, {}};
     for (const PhaseSum &sum : sums) x_term.gates.push_back(sum.input), term.gates.push_back(sum.product);
-    Sum sum = sum_of({x_term, term});
+    Product sum = sum_of({x_term, term});
     for (size_t i = 0; i < sums.size(); i++)
       for (Expr &value : values)
-        value = Internal::graph_substitute(name_of(sums[i]), sum.value(lane, static_cast<int>(i), panel, row), value);
+        value = Internal::graph_substitute(name_of(sums[i]), sum.sums(lane, static_cast<int>(i), panel, row), value);
     Func output = define_output(values);
 
     describe_weights(x_weights, x_bias, the_cell().gates, x_length);
@@ -382,7 +376,7 @@ class FusedStep : public CellGenerator<FusedStep> {
     for (auto *carried : carried_buffers()) bound_to_a_tile(*carried);
     bound_to_a_tile(output.output_buffers()[0]);  // the others have its bounds
     output.bound(panel, 0, panels).bound(row, 0, 1);
-    ProductGenerator::schedule(output, sum.parts, static_cast<int>(sums.size()), false);
+    ProductGenerator::schedule(output, sum, static_cast<int>(sums.size()), false);
   }
 
  private:

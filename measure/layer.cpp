@@ -83,28 +83,35 @@ class StackGraph {
   Graph graph_;
 };
 
-hrnn_tensor tensor(std::vector<float> *values, std::vector<int64_t> dims) {
+hrnn_tensor tensor(const std::vector<float> &values, std::vector<int64_t> dims) {
   hrnn_tensor t{};
   t.dtype = HRNN_F32;
   t.rank = int32_t(dims.size());
   std::copy(dims.begin(), dims.end(), t.dims);
-  t.data = values->data();
-  t.bytes = values->size() * sizeof(float);
+  t.data = const_cast<float *>(values.data());  // the library writes to outputs only
+  t.bytes = values.size() * sizeof(float);
   return t;
 }
 
 }  // namespace
 
-Layer::Layer(const Problem &problem, const std::string &variant, uint32_t threads) : problem_(problem) {
+LayerArrays::LayerArrays(const Problem &problem) {
   std::mt19937 random(1);
-  const float range = 1.0f / std::sqrt(float(problem.hidden));  // as PyTorch initialises
-  fill(&random, &w_, problem.w_values(), range);
-  fill(&random, &r_, problem.r_values(), range);
-  fill(&random, &b_, problem.b_values(), range);
-  fill(&random, &x_, problem.x_values(), 1.0f);
-  y_.resize(problem.y_values());
-  if (problem.ragged)
-    for (int row = 0; row < problem.batch; row++) lengths_.push_back(problem.length(row));
+  const float range = 1.0f / std::sqrt(float(problem.hidden));
+  fill(&random, &w, problem.w_values(), range);
+  fill(&random, &r, problem.r_values(), range);
+  fill(&random, &b, problem.b_values(), range);
+  fill(&random, &x, problem.x_values(), 1.0f);
+  for (int row = 0; row < problem.batch && problem.ragged; row++) lengths.push_back(problem.length(row));
+}
+
+Layer::Layer(const Problem &problem, const std::string &variant, uint32_t threads)
+    : Layer(problem, std::make_shared<LayerArrays>(problem),
+            {hrnn_prebuilt_tables, hrnn_prebuilt_tables + hrnn_prebuilt_table_count}, variant, threads) {}
+
+Layer::Layer(const Problem &problem, std::shared_ptr<const LayerArrays> arrays, const std::vector<const hrnn_kernel_table *> &tables,
+             const std::string &variant, uint32_t threads)
+    : problem_(problem), arrays_(std::move(arrays)), y_(problem.y_values()) {
   steps_ = problem.steps();
   threads_ = threads;
   for (int layer = 0; layer < problem.layers; layer++) {
@@ -114,8 +121,8 @@ Layer::Layer(const Problem &problem, const std::string &variant, uint32_t thread
   }
 
   auto options = descriptor<hrnn_options>();
-  options.tables = hrnn_prebuilt_tables;
-  options.table_count = uint32_t(hrnn_prebuilt_table_count);
+  options.tables = tables.data();
+  options.table_count = uint32_t(tables.size());
   if (!variant.empty()) options.force_variant = variant.c_str();
   if (threads > 1) {
     auto team_options = descriptor<hrnn_team_options>();
@@ -140,7 +147,7 @@ void Layer::make_plan(const hrnn_options &options) {
   p.hidden_size = problem_.hidden;
   p.batch_hint = problem_.batch;
   auto weights = descriptor<hrnn_weights>();
-  weights.w = w_.data(), weights.r = r_.data(), weights.b = b_.data();
+  weights.w = arrays_->w.data(), weights.r = arrays_->r.data(), weights.b = arrays_->b.data();
   hrnn_plan *plan = nullptr;
   hrnn_state *state = nullptr;
   check(hrnn_plan_create(&p, &weights, &options, &plan, &error_));
@@ -153,20 +160,20 @@ void Layer::make_plan(const hrnn_options &options) {
   args_ = descriptor<hrnn_run_args>();
   args_.time = problem_.time;
   args_.batch = problem_.batch;
-  args_.x = x_.data();
+  args_.x = arrays_->x.data();
   args_.y = y_.data();
-  if (problem_.ragged) args_.lengths = lengths_.data();
+  if (problem_.ragged) args_.lengths = arrays_->lengths.data();
 }
 
 void Layer::make_session(const hrnn_options &options) {
-  model_ = lower(StackGraph(problem_).build(w_.data(), r_.data(), b_.data()));
+  model_ = lower(StackGraph(problem_).build(arrays_->w.data(), arrays_->r.data(), arrays_->b.data()));
   const hrnn_model view = model_.view();
   hrnn_session *session = nullptr;
   check(hrnn_session_create(&view, &options, &session, &error_));
   session_.reset(session);
   if (problem_.streaming()) check(hrnn_session_stream(session, 1, &error_));
-  input_ = tensor(&x_, {problem_.time, problem_.batch, problem_.input});
-  output_ = tensor(&y_, {problem_.time, problem_.directions(), problem_.batch, problem_.hidden});
+  input_ = tensor(arrays_->x, {problem_.time, problem_.batch, problem_.input});
+  output_ = tensor(y_, {problem_.time, problem_.directions(), problem_.batch, problem_.hidden});
   check(hrnn_session_reserve(session, &input_, 1, nullptr, 0, &error_));
   auto selection = descriptor<hrnn_selection>();
   check(hrnn_session_selection(session, 0, &selection));
@@ -195,7 +202,7 @@ void Layer::write(const std::string &directory) const {
     file.write(reinterpret_cast<const char *>(values.data()), std::streamsize(values.size() * sizeof(float)));
     if (!file.flush()) throw std::runtime_error("cannot write " + directory + "/" + name);
   };
-  write("w", w_), write("r", r_), write("b", b_), write("x", x_), write("y", y_);
+  write("w", arrays_->w), write("r", arrays_->r), write("b", arrays_->b), write("x", arrays_->x), write("y", y_);
 }
 
 void Layer::check(hrnn_status status) const {

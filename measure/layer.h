@@ -12,10 +12,20 @@
 
 namespace hrnn {
 
+// What a problem's layers are run with: weights as PyTorch initialises them, and input.
+struct LayerArrays {
+  explicit LayerArrays(const Problem &problem);
+  std::vector<float> w, r, b, x;
+  std::vector<int32_t> lengths;  // empty: all as long as they can be
+};
+
 class Layer : public Workload {
  public:
-  // `variant`: force one, "" = choose. Throws std::runtime_error with the runtime's message.
+  // With this build's kernels. `variant`: force one, "" = choose. Throws std::runtime_error with the runtime's message.
   Layer(const Problem &problem, const std::string &variant, uint32_t threads);
+  // With the kernels of `tables`.
+  Layer(const Problem &problem, std::shared_ptr<const LayerArrays> arrays, const std::vector<const hrnn_kernel_table *> &tables,
+        const std::string &variant, uint32_t threads);
 
   void run() override;
   void reset() override;
@@ -27,7 +37,7 @@ class Layer : public Workload {
   void set_time(int64_t time) { args_.time = time; }  // of one layer's runs from here on
 
   const Problem &problem() const { return problem_; }
-  const std::vector<int32_t> &lengths() const { return lengths_; }  // empty: all as long as they can be
+  const std::vector<int32_t> &lengths() const { return arrays_->lengths; }
 
  private:
   void check(hrnn_status status) const;
@@ -42,7 +52,8 @@ class Layer : public Workload {
   };
 
   Problem problem_;
-  std::vector<float> w_, r_, b_, x_, y_;
+  std::shared_ptr<const LayerArrays> arrays_;
+  std::vector<float> y_;
   std::vector<int32_t> lengths_;
   hrnn_error error_ = {};
   std::unique_ptr<hrnn_team, Deleter> team_;

@@ -14,8 +14,7 @@ const std::map<hrnn_kernel_kind, std::string> kKinds = {
     {HRNN_PROJECTION, "projection"}, {HRNN_STEP, "step"}, {HRNN_FUSED_STEP, "fused step"}};
 const std::map<hrnn_dtype, std::string> kTypes = {{HRNN_F32, "f32"}, {HRNN_F64, "f64"}};
 
-// The widest of the prebuilt tiles: runtime/src/product_call.cpp walks weights in stretches of whole ones.
-constexpr int kMostPanels = 8, kMostRows = 16, kMostUnroll = 8, kMostChains = 4, kCacheLevels = 2;
+constexpr int kMostRows = 16, kMostUnroll = 8, kCacheLevels = 2;
 
 int rows_class(const Tile &tile) { return tile.rows <= 2 ? tile.rows : tile.rows <= 4 ? 4 : 8; }
 

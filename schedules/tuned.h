@@ -26,6 +26,8 @@ struct Tile {
   bool half = false;  // only the first half of a panel's units, for layers that have no more
 };
 bool operator==(const Tile &a, const Tile &b);
+// The widest: runtime/src/product_call.cpp walks weights in stretches of whole tiles.
+constexpr int kMostPanels = 8, kMostChains = 4;
 
 // What a tile is made for: one row, two, a few (up to 4) or many; weights in which cache.
 bool same_use(const Tile &a, const Tile &b);

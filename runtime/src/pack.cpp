@@ -71,7 +71,7 @@ PackedProduct packed_product(int32_t dtype, int64_t gates, int64_t hidden, int64
 
 bool builtin_cell_shape(const char *cell, CellShape *shape) {
   if (cell == nullptr) return false;
-  if (strcmp(cell, "rnn") == 0) {
+  if (strcmp(cell, "rnn") == 0 || strcmp(cell, "rnn_masked") == 0) {
     *shape = {1, 1, {1u, 0u}, 1, {HRNN_TANH}};
   } else if (strcmp(cell, "gru") == 0) {
     *shape = {3, 1, {7u, 0u}, 2, {HRNN_SIGMOID, HRNN_TANH}};

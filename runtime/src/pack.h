@@ -54,7 +54,7 @@ struct CellShape {
     return count;
   }
 };
-// The cells of this library: "rnn", "gru", "gru_reset_before". False for others (their kernels' rows say).
+// The cells of this library: "rnn", "rnn_masked", "gru", "gru_reset_before". False for others (their kernels' rows say).
 bool builtin_cell_shape(const char *cell, CellShape *shape);
 
 PackedLayer packed_layer(int32_t dtype, const CellShape &cell, int64_t directions, int64_t input, int64_t hidden);

@@ -276,7 +276,7 @@ hrnn_status check_problem(const hrnn_problem *problem, const KernelSource &sourc
   if (p.cell == nullptr) return fail(error, HRNN_INVALID_ARGUMENT, "problem.cell is NULL");
   if (!find_cell(p.cell, source, cell))
     return fail(error, HRNN_INVALID_ARGUMENT,
-                "problem.cell is '%.64s'; it must be 'rnn', 'gru', 'gru_reset_before' or a cell with kernels in the "
+                "problem.cell is '%.64s'; it must be 'rnn', 'rnn_masked', 'gru', 'gru_reset_before' or a cell with kernels in the "
                 "tables given",
                 p.cell);
   if (p.direction < HRNN_FORWARD || p.direction > HRNN_BIDIRECTIONAL)

@@ -10,7 +10,7 @@ namespace hrnn {
 
 // The kernels of one product, by preference: more rows first, then more panels. Together they cover any shape: the last
 // has one row and one panel.
-constexpr int kMaxTiles = 12;
+constexpr int kMaxTiles = 24;
 struct KernelSet {
   const hrnn_kernel *kernels[kMaxTiles];
   int count;

@@ -95,6 +95,186 @@ TEST(BatchNormalization, StaysWhereTheProductIsNeededItselfOrChannelsAreNotItsOu
               mul_add);
 }
 
+// BatchNormalization 'bn' of x, which has three channels along axis 1, and what `after` makes of it ("n").
+Graph scaled(const OnnxDims &x, const std::function<void(ModelBuilder &)> &after, const Floats &scale = counted(3)) {
+  ModelBuilder builder;
+  builder.input("x", x).output("y").weights("scale", {3}, scale);
+  for (const char *name : {"shift", "mean", "variance"}) builder.weights(name, {3});
+  builder.node("BatchNormalization", {"x", "scale", "shift", "mean", "variance"}, {"n"}).name("bn");
+  after(builder);
+  return builder.import();
+}
+
+TEST(BatchNormalization, BecomesPartOfTheProductsBehind) {
+  const Graph graph = scaled({"batch", 3, "time"}, [](ModelBuilder &builder) {
+    builder.weights("w", {2, 2, 3}).weights("r", {2, 2, 2}).weights("b", {2, 4}).weights("w2", {3, 4}).output("z");
+    builder.node("Transpose", {"n"}, {"steps"}).ints("perm", {2, 0, 1});
+    builder.node("RNN", {"steps", "w", "r", "b"}, {"y"}).name("rnn").attr("direction", "bidirectional");
+    builder.node("MatMul", {"steps", "w2"}, {"z"}).name("product");
+  });
+  EXPECT_THAT(operations(graph), ::testing::Not(::testing::Contains(HasSubstr("MulAdd"))));
+  EXPECT_THAT(graph.notes, ::testing::IsSupersetOf({HasSubstr("node 'bn' (BatchNormalization): its factor and shift a channel are part "
+                                                              "of the weights of node 'rnn' (RNN)"),
+                                                    HasSubstr("of node 'product' (MatMul)")}));
+  double factor[3], shift[3];  // scale, shift, mean and variance are 0.01, 0.02 and 0.03
+  for (int k = 0; k < 3; ++k) {
+    const double value = 0.01 * (k + 1);
+    factor[k] = value / std::sqrt(value + 1e-5);
+    shift[k] = value - value * factor[k];
+  }
+  for (const Node &node : graph.nodes) {
+    const bool layer = std::holds_alternative<op::Recurrent>(node.op);
+    if (!layer && !std::holds_alternative<op::Dense>(node.op)) continue;
+    const Constant &w = *graph.tensor(node.inputs[1]).constant, &b = *graph.tensor(node.inputs[layer ? 3 : 2]).constant;
+    ASSERT_EQ(w.elements(), 12);
+    for (int64_t row = 0; row < 4; ++row) {  // of both directions, two each
+      double sum = 0;
+      for (int64_t k = 0; k < 3; ++k) {
+        const int64_t i = layer ? row * 3 + k : k * 4 + row;
+        const double given = 0.01 * static_cast<double>(i + 1);
+        EXPECT_NEAR(w.real(i), given * factor[k], 1e-7);
+        sum += given * shift[k];
+      }
+      const int64_t at = layer ? row / 2 * 4 + row % 2 : row;
+      EXPECT_NEAR(b.real(at), sum + (layer ? 0.01 * static_cast<double>(at + 1) : 0), 1e-7);
+      if (!layer) continue;
+      EXPECT_NEAR(b.real(at + 2), 0.01 * static_cast<double>(at + 3), 1e-7);  // Rb stays
+    }
+  }
+}
+
+// Reversed by lengths, with dimensions put in and taken out, and the last step picked.
+TEST(BatchNormalization, BecomesPartOfAProductBehindViews) {
+  const Graph graph = scaled({"batch", 3, "time"}, [](ModelBuilder &builder) {
+    builder.input("lengths", {"batch"}, TensorProto::INT64).weights("w", {3, 2}).scalar("last", -1);
+    builder.integers("begin", {1}).integers("end", {9}).integers("axis", {0}).integers("apart", {0, 3}).integers("dims", {-1, 1, 3});
+    builder.node("Transpose", {"n"}, {"steps"}).ints("perm", {0, 2, 1});
+    builder.node("ReverseSequence", {"steps", "lengths"}, {"turned"}).attr("batch_axis", int64_t{0}).attr("time_axis", int64_t{1});
+    builder.node("Slice", {"turned", "begin", "end", "axis"}, {"some"});
+    builder.node("Gather", {"some", "last"}, {"step"}).attr("axis", int64_t{1});
+    builder.node("Unsqueeze", {"step", "apart"}, {"wide"});
+    builder.node("Squeeze", {"wide", "apart"}, {"narrow"});
+    builder.node("Reshape", {"narrow", "dims"}, {"split"});
+    builder.node("Flatten", {"split"}, {"row"});
+    builder.node("MatMul", {"row", "w"}, {"y"}).name("product");
+  });
+  EXPECT_THAT(operations(graph), AllOf(::testing::Not(::testing::Contains(HasSubstr("MulAdd"))), ::testing::Contains(HasSubstr("GatherND"))));
+}
+
+TEST(BatchNormalization, BecomesPartOfAProductBehindReshapes) {
+  const auto mul_add = ::testing::Contains(HasSubstr("MulAdd"));
+  EXPECT_THAT(operations(scaled({2, 3, 4}, [](ModelBuilder &builder) {
+                builder.weights("w", {3, 2}).integers("dims", {2, 1, 3, 4});
+                builder.node("Reshape", {"n", "dims"}, {"image"});
+                builder.node("Transpose", {"image"}, {"turned"}).ints("perm", {0, 1, 3, 2});
+                builder.node("MatMul", {"turned", "w"}, {"y"});
+              })),
+              ::testing::Not(mul_add));
+  const Graph joined = scaled({"batch", 3, 2}, [](ModelBuilder &builder) {
+    builder.weights("w", {6, 1}, {1, 1, 1, 1, 1, 1});
+    builder.node("Flatten", {"n"}, {"row"});
+    builder.node("MatMul", {"row", "w"}, {"y"});
+  });
+  EXPECT_THAT(operations(joined), ::testing::Not(mul_add));
+  const Constant &w = *joined.tensor(joined.nodes.back().inputs[1]).constant;
+  for (int64_t k = 0; k < 6; ++k) {  // two of each channel
+    const double value = 0.01 * static_cast<double>(k / 2 + 1);
+    EXPECT_NEAR(w.real(k), value / std::sqrt(value + 1e-5), 1e-7);
+  }
+}
+
+TEST(BatchNormalization, StaysWhereSomethingElseReadsItOrChannelsAreNotTheInputs) {
+  const auto mul_add = ::testing::Contains(HasSubstr("MulAdd"));
+  const auto multiply = [](ModelBuilder &builder) {
+    builder.weights("w", {3, 2});
+    builder.node("MatMul", {"n", "w"}, {"y"});
+  };
+  EXPECT_THAT(operations(scaled({"batch", 3}, multiply)), ::testing::Not(mul_add));
+  const struct {
+    const char *what;
+    OnnxDims x;
+    std::function<void(ModelBuilder &)> after;
+  } cases[] = {
+      {"an output", {"batch", 3}, [&](ModelBuilder &b) { multiply(b.output("n")); }},
+      {"an activation", {"batch", 3}, [&](ModelBuilder &b) { multiply(b.output("z")), b.node("Relu", {"n"}, {"z"}); }},
+      {"an activation of a view", {"batch", 3}, [&](ModelBuilder &b) {
+         multiply(b.output("z"));
+         b.node("Transpose", {"n"}, {"turned"}), b.node("Relu", {"turned"}, {"z"});
+       }},
+      {"an activation before the product", {"batch", 3}, [](ModelBuilder &b) {
+         b.weights("w", {3, 2});
+         b.node("Relu", {"n"}, {"z"}), b.node("MatMul", {"z", "w"}, {"y"});
+       }},
+      {"a chosen channel", {"batch", 3, 6}, [](ModelBuilder &b) {
+         b.scalar("one", 1).weights("w", {6, 2});
+         b.node("Transpose", {"n"}, {"turned"}).ints("perm", {0, 2, 1});
+         b.node("Gather", {"turned", "one"}, {"part"}).attr("axis", int64_t{2}), b.node("MatMul", {"part", "w"}, {"y"});
+       }},
+      {"channels backwards", {"batch", 3}, [](ModelBuilder &b) {
+         b.weights("w", {3, 2}).integers("begin", {2}).integers("end", {-9}).integers("axes", {1}).integers("step", {-1});
+         b.node("Slice", {"n", "begin", "end", "axes", "step"}, {"turned"}), b.node("MatMul", {"turned", "w"}, {"y"});
+       }},
+      {"picks of channels", {"batch", 3}, [](ModelBuilder &b) {
+         b.input("i", {"m", 3, 2}, TensorProto::INT64).weights("w", {3, 2});
+         b.node("GatherND", {"n", "i"}, {"picked"}), b.node("MatMul", {"picked", "w"}, {"y"});
+       }},
+      {"a bias of the run", {"batch", 3}, [](ModelBuilder &b) {
+         b.weights("w", {3, 2}).input("b", {2}).node("Gemm", {"n", "w", "b"}, {"y"});
+       }},
+      {"weights of the run", {"batch", 3}, [](ModelBuilder &b) { b.input("w", {3, 2}).node("MatMul", {"n", "w"}, {"y"}); }},
+      {"the matrix", {4, 3}, [](ModelBuilder &b) { b.input("a", {2, 4}).node("MatMul", {"a", "n"}, {"y"}); }},
+      {"an initial state", {1, 3, 2}, [](ModelBuilder &b) {
+         b.input("s", {5, 2, 3}).weights("w", {1, 3, 3}).weights("r", {1, 3, 3});
+         b.node("Transpose", {"n"}, {"h0"}).ints("perm", {0, 2, 1}), b.node("RNN", {"s", "w", "r", "", "", "h0"}, {"y"});
+       }},
+      {"channels that are rows", {"batch", 3, 3}, multiply},
+      {"a layer over another axis", {5, 3, 2}, [](ModelBuilder &b) {
+         b.weights("w", {1, 4, 2}).weights("r", {1, 4, 4});
+         b.node("RNN", {"n", "w", "r"}, {"y"});
+       }},
+      {"a choice of channels", {"batch", 3}, [](ModelBuilder &b) {
+         b.weights("w", {2, 2}).integers("begin", {1}).integers("end", {3}).integers("axes", {1});
+         b.node("Slice", {"n", "begin", "end", "axes"}, {"part"}), b.node("MatMul", {"part", "w"}, {"y"});
+       }},
+      {"padding", {"batch", 3, 7}, [](ModelBuilder &b) {
+         b.weights("w", {2, 3, 3}).node("Conv", {"n", "w"}, {"y"}).ints("pads", {1, 0});
+       }},
+      {"channels joined behind others", {2, 3, 4}, [](ModelBuilder &b) {
+         b.weights("w", {24, 2}).integers("dims", {1, 24});
+         b.node("Reshape", {"n", "dims"}, {"row"}), b.node("MatMul", {"row", "w"}, {"y"});
+       }},
+  };
+  for (const auto &c : cases) {
+    const Graph graph = scaled(c.x, c.after);
+    EXPECT_THAT(operations(graph), mul_add) << c.what;
+    EXPECT_THAT(graph.notes, ::testing::IsEmpty()) << c.what;
+  }
+  const auto overflow = [](ModelBuilder &builder) {
+    builder.weights("w", {3, 1}, {1, 1e10f, 1});
+    builder.node("MatMul", {"n", "w"}, {"y"});
+  };
+  EXPECT_THAT(operations(scaled({"batch", 3}, overflow, {1, 1e30f, 1})), mul_add);
+}
+
+TEST(Where, IsNoScaling) {
+  ModelBuilder builder;
+  builder.input("c", {"batch", 3}, TensorProto::BOOL).weights("a", {3}).weights("b", {3}).weights("w", {3, 2}).output("y");
+  builder.node("Where", {"c", "a", "b"}, {"n"});
+  builder.node("MatMul", {"n", "w"}, {"y"});
+  EXPECT_THAT(operations(builder.import()), ElementsAre("Elementwise Where", "Dense 3 -> 2"));
+}
+
+TEST(BatchNormalization, TwoInARowBecomePartOfALayer) {
+  const Graph graph = scaled({"batch", 3, "time"}, [](ModelBuilder &builder) {
+    builder.weights("w", {1, 2, 3}).weights("r", {1, 2, 2});
+    builder.node("BatchNormalization", {"n", "scale", "shift", "mean", "variance"}, {"m"}).name("second");
+    builder.node("Transpose", {"m"}, {"steps"}).ints("perm", {2, 0, 1});
+    builder.node("RNN", {"steps", "w", "r"}, {"y"}).name("rnn");
+  });
+  EXPECT_THAT(operations(graph), ::testing::Not(::testing::Contains(HasSubstr("MulAdd"))));
+  EXPECT_THAT(graph.notes, ElementsAre(HasSubstr("node 'second'"), HasSubstr("node 'bn'")));
+}
+
 TEST(Operators, ErrorsNameWhatIsWrong) {
   const struct {
     const char *message;

@@ -55,6 +55,7 @@ class Tune(unittest.TestCase):
 
     def test_wrong_problems_and_targets(self):
         self.expect(1, self.tune("gru:lbr:i64"), "problem 'gru:lbr:i64'", "3 fields instead of 7 or 8")
+        self.expect(1, self.tune("gru:lbr:i64h64l2:b1:t50:fwd:f32"), "it has 2 layers; tiles are tuned on one")
         self.expect(1, self.tune("no_such_file"), "'no_such_file'")
         with open(self.path("empty.txt"), "w") as file:
             file.write("# nothing\n")

@@ -91,6 +91,21 @@ TEST(TunedTiles, TakeThePlaceOfTheRuleForTheirUse) {
   for (const TiledProduct &other : others) EXPECT_EQ(tiles(other, {entry(kStep, tuned)}), tiles(other, {})) << describe(other);
 }
 
+TEST(Tiles, AreThereForEveryNumberOfRowsUpToTheMost) {
+  const auto most_rows = [](const std::vector<Tile> &all) { return all.front().rows; };
+  EXPECT_EQ(most_rows(tiles({"avx512", HRNN_STEP, 3, HRNN_F32})), 8);
+  EXPECT_EQ(most_rows(tiles({"avx2", HRNN_STEP, 3, HRNN_F32})), 6);
+  for (const TargetRow &target : target_rows()) {
+    if (target.machine.gpu) continue;
+    for (int gates : {1, 2, 3}) {
+      const std::vector<Tile> all = tiles({target.name, HRNN_STEP, gates, HRNN_F32});
+      for (int rows = 1; rows <= most_rows(all); rows++)
+        EXPECT_TRUE(std::any_of(all.begin(), all.end(), [&](const Tile &tile) { return tile.rows == rows && tile.panels == 1; }))
+            << target.name << ", " << gates << " gates: " << rows << " rows";
+    }
+  }
+}
+
 TEST(TunedTiles, ThatDoNotFitTheRegistersAreRefused) {
   try {
     tiles(kStep, {entry(kStep, {4, 8, false, 1, 1, 0})});

@@ -57,7 +57,7 @@ def relative_error(got, want):
     worst = 0.0
     for name, value in want.items():
         if value.size:
-            worst = max(worst, np.max(np.abs(got[name].astype(np.float64) - value)) / max(1.0, np.max(np.abs(value))))
+            worst = np.maximum(worst, np.max(np.abs(got[name].astype(np.float64) - value)) / max(1.0, np.max(np.abs(value))))
     return worst if np.isfinite(worst) else np.inf
 
 
@@ -148,7 +148,7 @@ def loop_table(hrnn, failures):
     failures += [f"loop: {name}: {text}" for name, text in checks.failed]
     return ["| loops | cases | error up to |", "|---|--:|--:|",
             f"| Loop and Scan that are a layer | {checks.computed} | {bound(checks.largest)} |",
-            f"| loops that are none: the error names the reason | {checks.cases - checks.computed} | - |"]
+            f"| loops that are none: the error names the reason | {checks.refusals} | - |"]
 
 
 # ---- Exporters ----

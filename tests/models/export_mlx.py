@@ -28,10 +28,13 @@ MODELS = {
     "rnn_no_bias_hidden": lambda: [nn.RNN(INPUTS, UNITS, bias=False)],
     "stack": lambda: [nn.GRU(INPUTS, UNITS), nn.Dropout(0.2), nn.RNN(UNITS, UNITS), nn.Linear(UNITS, 3), nn.Tanh()],
     "embedding": lambda: [nn.Embedding(10, INPUTS), nn.GRU(INPUTS, UNITS), nn.Linear(UNITS, 3), nn.Sigmoid()],
+    "linear_first": lambda: [nn.Linear(INPUTS, UNITS, bias=False), nn.ReLU(), nn.RNN(UNITS, UNITS, nonlinearity=nn.sigmoid)],
+    "stack_hidden": lambda: [nn.GRU(INPUTS, UNITS), nn.RNN(UNITS, UNITS)],
 }
 
 
-def main():
+def cases():
+    """(name, ONNX model, inputs, what MLX makes of them)"""
     mx.set_default_device(mx.cpu)
     for seed, (name, build) in enumerate(MODELS.items()):
         rng = np.random.default_rng(seed)
@@ -40,15 +43,22 @@ def main():
         model.eval()
         x = rng.integers(0, 10, (BATCH, STEPS)) if name == "embedding" else rng.standard_normal((BATCH, STEPS, INPUTS)).astype(np.float32)
         given, hidden = {"x": x}, name.endswith("_hidden")
+        expected = model(mx.array(x))
         if hidden:
-            given["hidden0"] = rng.uniform(-1, 1, (BATCH, UNITS)).astype(np.float32)
-        expected = model.layers[0](mx.array(x), mx.array(given["hidden0"])) if hidden else model(mx.array(x))
+            expected = mx.array(x)
+            for index, layer in enumerate(model.layers):
+                given[f"hidden{index}"] = rng.uniform(-1, 1, (BATCH, UNITS)).astype(np.float32)
+                expected = layer(expected, mx.array(given[f"hidden{index}"]))
+        yield name, to_onnx(model.layers, hidden), given, {"y": np.array(expected)}
+
+
+def main():
+    for name, exported, given, expected in cases():
         path = EXPORTED / f"mlx_{name}.onnx"
-        exported = to_onnx(model.layers, hidden)
         exported.producer_version = mx.__version__
         onnx.save(exported, path)
         np.savez(path.with_suffix(".in.npz"), **given)
-        np.savez(path.with_suffix(".expected.npz"), y=np.array(expected))
+        np.savez(path.with_suffix(".expected.npz"), **expected)
 
 
 if __name__ == "__main__":

@@ -295,7 +295,7 @@ def arrays(seed):
 class Checks:
     def __init__(self, hrnn, folder, quiet):
         self.hrnn, self.folder, self.quiet = hrnn, pathlib.Path(folder), quiet
-        self.cases, self.computed, self.largest, self.failed = 0, 0, 0.0, []
+        self.cases, self.computed, self.refusals, self.largest, self.failed = 0, 0, 0, 0.0, []
 
     def save(self, model):
         path = self.folder / "model.onnx"
@@ -322,6 +322,7 @@ class Checks:
         self.result(name, worst < TOLERANCE, f"largest difference {worst:.1e}")
 
     def refused(self, name, model, expected):
+        self.refusals += 1
         done = subprocess.run([self.hrnn, "inspect", str(self.save(model))], capture_output=True, text=True)
         said = done.returncode == 1 and expected in done.stderr
         self.result(name, said, (done.stderr.strip().split("\n") + [""])[1][:300] if done.stderr else "no error")
@@ -388,6 +389,43 @@ def masked(checks, name, cell, arithmetic, zeros):
         h = values[state]
         y.append(values[y_t])
     checks.equal(f"mask, {name}", model, {"x": x, "h0": h0, "m": m}, np.stack(y), h)
+    if name.startswith("rnn"):
+        text = subprocess.run([checks.hrnn, "inspect", str(checks.save(model))], capture_output=True, text=True).stdout
+        checks.result("and costs no more than an RNN", f"rnn_masked {INPUTS + 1} -> {HIDDEN}" in text, "inspect")
+    half_masked(checks, name, b, model, x, h0, m, state, y_t)
+
+
+def half_masked(checks, name, b, model, x, h0, m, state, y_t):
+    """The same in float16, whose weights are other numbers."""
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    body = next(a.g for a in half.graph.node[-1].attribute if a.name == "body")
+    for graph in (half.graph, body):
+        for info in (*graph.input, *graph.output):
+            if info.type.tensor_type.elem_type == FLOAT:
+                info.type.tensor_type.elem_type = TensorProto.FLOAT16
+        for tensor in graph.initializer:
+            if tensor.data_type == FLOAT:
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for node in body.node:
+        for attribute in node.attribute:
+            if attribute.name == "to":
+                attribute.i = TensorProto.FLOAT16
+    rounded = Body()
+    rounded.steps = b.steps
+    rounded.constants = {k: v.astype(np.float16).astype(np.float32) if v.dtype == np.float32 else v for k, v in b.constants.items()}
+    given = {"x": x.astype(np.float16), "h0": h0.astype(np.float16), "m": m.astype(np.float16)}
+    h, y = given["h0"].astype(np.float64), []
+    for t in range(STEPS):
+        values = rounded.run({"xt": given["x"][t].astype(np.float64), "h": h, "mt": m[t] > 0.5})
+        h = values[state]
+        y.append(values[y_t])
+    try:
+        got = common.run(checks.hrnn, checks.save(half), given)
+        worst = common.largest_difference(got, {"y": np.stack(y).astype(np.float16), "last_h": h.astype(np.float16)})
+    except AssertionError as error:
+        return checks.result(f"mask, float16, {name}", False, str(error))
+    checks.result(f"mask, float16, {name}", worst <= np.finfo(np.float16).eps, f"largest difference {worst:.1e}")
 
 
 def product_before(checks):

@@ -97,7 +97,8 @@ def difference(got, want):
             continue
         value, expected = value.astype(np.float64), expected.astype(np.float64)
         finite = np.isfinite(expected)
-        assert np.array_equal(value[~finite], expected[~finite], equal_nan=True), f"{name}: not finite elsewhere"
+        assert np.array_equal(np.isfinite(value), finite), f"{name}: not finite elsewhere"
+        assert np.array_equal(value[~finite], expected[~finite], equal_nan=True), f"{name}: another infinity or NaN"
         size = max(1.0, np.max(np.abs(expected[finite]), initial=0.0))
         worst = max(worst, np.max(np.abs(value[finite] - expected[finite]), initial=0.0) / size / TOLERANCE[kind])
     return worst

@@ -60,6 +60,9 @@ def model_cases():
     for make in [whole_models.tagger, whole_models.spectrogram, whole_models.normalized, whole_models.indexed]:
         for index, (model, inputs, _) in enumerate(make()):
             yield f"{make.__name__} {index}", "", model, inputs
+    for index, (model, inputs, _) in enumerate(whole_models.scaled("bidirectional")):
+        inputs["lengths"][0] -= 2
+        yield f"scaled, both directions {index}", "", model, inputs
 
 
 def main(hrnn):

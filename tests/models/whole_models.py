@@ -4,6 +4,7 @@
 functions of the model's own, and the recurrent part of a model that cannot be compiled as a whole.
 """
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -139,6 +140,53 @@ def normalized():
         "zero": np.array([0]), "one": np.array([1])})
     for batch, time in [(2, 6), (1, 1)]:
         yield parsed, {"x": weights(batch, 3, time)}, 2e-6
+
+
+# Normalisations that become part of what follows: layers through views, a convolution without padding, a flattened product.
+# One before padding stays.
+SCALED = """
+<ir_version: 8, opset_import: ["": 17]>
+scaled (float[batch, 3, time] x, float[batch, 3, 5] v, int32[batch] lengths) => (float[time, d, batch, 5] y, float[d, batch, 5] state,
+                                                           float[batch, 4] z, float[batch, 2, time] s) {
+  a = BatchNormalization (x, s3, t3, m3, v3)
+  steps = Transpose <perm = [2, 0, 1]> (a)
+  y, yh = GRU <hidden_size = 5, linear_before_reset = 1, direction = "DIRECTION"> (steps, w, r, b, lengths)
+  n = LayerNormalization (y, ls, lb)
+  n0 = Gather <axis = 1> (n, first)
+  u, state = RNN <hidden_size = 5, direction = "DIRECTION"> (n0, rw, rr)
+  c = BatchNormalization (v, s3, t3, m3, v3)
+  conv = Conv <kernel_shape = [2], strides = [2]> (c, cw, cb)
+  d = Relu (conv)
+  e = BatchNormalization (d, s4, t4, m4, v4)
+  rows = Flatten (e)
+  z = Gemm (rows, gw, gb)
+  p = BatchNormalization (x, s3, t3, m3, v3)
+  s = Conv <kernel_shape = [3], pads = [1, 1]> (p, pw)
+}
+"""
+
+
+def scaled(direction="forward"):
+    directions = 2 if direction == "bidirectional" else 1
+    layers = {"w": weights(directions, 15, 3), "r": weights(directions, 15, 5), "b": weights(directions, 30),
+              "rw": weights(directions, 5, 5), "rr": weights(directions, 5, 5)}
+    statistics = {f"{name}{count}": np.abs(weights(count)) if name == "v" else weights(count) for count in (3, 4) for name in "stmv"}
+    parsed = model(SCALED.replace("DIRECTION", direction), {
+        **layers, **statistics, "ls": weights(5), "lb": weights(5), "cw": weights(4, 3, 2), "cb": weights(4), "pw": weights(2, 3, 3),
+        "gw": weights(8, 4), "gb": weights(4), "first": np.array(0)})
+    for batch, time in [(2, 6), (1, 4)]:
+        yield parsed, {"x": weights(batch, 3, time), "v": weights(batch, 3, 5), "lengths": np.full(batch, time, np.int32)}, 5e-6
+
+
+def check_scaled(hrnn):
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "m.onnx"
+        onnx.save(next(scaled())[0], path)
+        text = subprocess.run([hrnn, "inspect", str(path)], check=True, capture_output=True, text=True).stdout
+    assert text.count("MulAdd") == 1, text  # the one before padding
+    for maker, reader in [("a", "y"), ("n", "u"), ("c", "conv"), ("e", "z")]:
+        note = rf"node '{maker}' \(\w+\): its factor and shift a channel are part of the weights of node '{reader}'"
+        assert re.search(note, text), f"{note} is not in {text}"
 
 
 HALF = """
@@ -324,7 +372,7 @@ g (int64[n] i) => (float[n, 3] y) { y = Gather (table, i) }""", {"table": weight
 
 def main(hrnn):
     failures, count = 0, 0
-    for make in [tagger, spectrogram, normalized, half, functions, indexed]:
+    for make in [tagger, spectrogram, normalized, scaled, half, functions, indexed]:
         for case in make():
             parsed, inputs, tolerance = case[:3]
             names = [value.name for value in parsed.graph.output]
@@ -341,6 +389,7 @@ def main(hrnn):
                     print(f"{'passed' if worst < tolerance else 'FAILED'} {make.__name__} on {variant}: {worst:.1e}")
     check_extraction(hrnn)
     check_gather_bounds(hrnn)
+    check_scaled(hrnn)
     print(f"{count} runs, {failures} failures")
     return failures > 0 or count == 0
 

@@ -9,7 +9,7 @@ emit=$1 folder=$2 ptxas=$3
 
 rm -rf "$folder"
 mkdir -p "$folder"
-"$emit" --name check --cells rnn,gru,gru_reset_before --dtypes f32,f64 --targets cuda --ptx -o "$folder"
+"$emit" --name check --cells rnn,rnn_masked,gru,gru_reset_before --dtypes f32,f64 --targets cuda --ptx -o "$folder"
 count=0
 for ptx in "$folder"/x86-64/*.ptx; do
   for arch in sm_80 sm_90; do

@@ -44,6 +44,10 @@ if(STEP STREQUAL "install")
     message(FATAL_ERROR "bin/hrnn does not find the libHalide.so of its own tree")
   endif()
   execute_process(COMMAND "${tree}/bin/hrnn" kernels OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
+  # Tuning compiles kernels in process, with the Halide of the tree.
+  execute_process(COMMAND "${tree}/bin/hrnn" tune gru:lbr:i16h16:b1:t20:fwd:f32 --budget 1
+      --database "${WORK}/tune.db" --output "${WORK}/tuned"
+    OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
   return()
 endif()
 

@@ -75,7 +75,7 @@ struct Shape {
   int64_t gates;
   std::vector<std::vector<int64_t>> phases;  // gates of each
 };
-const Shape kShapes[] = {{"rnn", 1, {{0}}}, {"gru", 3, {{0, 1, 2}}}, {"gru_reset_before", 3, {{0, 1}, {2}}}};
+const Shape kShapes[] = {{"rnn", 1, {{0}}}, {"rnn_masked", 1, {{0}}}, {"gru", 3, {{0, 1, 2}}}, {"gru_reset_before", 3, {{0, 1}, {2}}}};
 
 template <typename T>
 class Pack : public testing::Test {};

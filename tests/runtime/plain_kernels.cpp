@@ -48,12 +48,12 @@ int project(void **args) {
   return 0;
 }
 
-enum class Cell { kRnn, kGru, kGruResetBefore };
+enum class Cell { kRnn, kRnnMasked, kGru, kGruResetBefore };
 
 // One phase; the arguments as StepCall lays them out.
 template <typename T, Cell cell, int phase>
 int step(void **args) {
-  constexpr int kActivations = cell == Cell::kRnn ? 1 : 2;
+  constexpr int kActivations = cell == Cell::kRnn || cell == Cell::kRnnMasked ? 1 : 2;
   constexpr bool kFirstOfTwo = cell == Cell::kGruResetBefore && phase == 0;
   const View<T> weights(args[0]), bias(args[1]), input(args[2]), operand(args[3]), state(args[4]);
   int next = 5;
@@ -85,6 +85,8 @@ int step(void **args) {
         double result = 0;
         if constexpr (cell == Cell::kRnn) {
           result = f(0, in(0) + product[0]);
+        } else if constexpr (cell == Cell::kRnnMasked) {
+          result = in(0) >= HRNN_MASKED ? h : f(0, in(0) + product[0]);
         } else if constexpr (cell == Cell::kGru) {
           const double z = f(0, in(0) + product[0]), r = f(0, in(1) + product[1]);
           result = (1 - z) * f(1, in(2) + r * product[2]) + z * h;
@@ -134,6 +136,7 @@ void add_kernels(std::vector<hrnn_kernel> *kernels, hrnn_dtype dtype) {
   kernels->push_back(row("plain_projection1", HRNN_PROJECTION, dtype, 1, project<T>));
   kernels->push_back(row("plain_projection3", HRNN_PROJECTION, dtype, 3, project<T>));
   add_step(kernels, "plain_rnn", "rnn", dtype, 1, 0, 1, 1, step<T, Cell::kRnn, 0>);
+  add_step(kernels, "plain_rnn_masked", "rnn_masked", dtype, 1, 0, 1, 1, step<T, Cell::kRnnMasked, 0>);
   add_step(kernels, "plain_gru", "gru", dtype, 3, 0, 1, 7, step<T, Cell::kGru, 0>);
   add_step(kernels, "plain_gru_reset_before0", "gru_reset_before", dtype, 3, 0, 2, 3,
            step<T, Cell::kGruResetBefore, 0>);

@@ -149,7 +149,7 @@ typedef int (*hrnn_kernel_entry)(void **args);
  * units by `rows` batch rows, and the runtime covers a problem with tiles of the variant's kernels. */
 typedef struct hrnn_kernel {
   const char *symbol;       /* also the kernel's name in messages */
-  const char *cell;         /* "rnn", "gru", "gru_reset_before", a user's own; "" for a projection (any cell) */
+  const char *cell;         /* as in hrnn_problem; "" for a projection (any cell) */
   const hrnn_target *target;
   hrnn_kernel_entry entry;
   uint32_t kind;            /* hrnn_kernel_kind */
@@ -199,11 +199,15 @@ HRNN_API int hrnn_target_usable(const hrnn_target *target, const hrnn_machine *m
 
 typedef enum hrnn_direction { HRNN_FORWARD = 0, HRNN_REVERSE = 1, HRNN_BIDIRECTIONAL = 2 } hrnn_direction;
 
+/* Cell "rnn_masked" is "rnn", but a unit keeps its state at a step where x W^T + Wb is HRNN_MASKED or more. That makes a mask
+ * one more input, 1 at the steps that are left out, with weights of 2 * HRNN_MASKED. */
+#define HRNN_MASKED 1e30
+
 /* A recurrent layer. */
 typedef struct hrnn_problem {
   uint32_t struct_size;
   int32_t dtype;       /* hrnn_dtype: HRNN_F32 or HRNN_F64 */
-  const char *cell;    /* "rnn", "gru" (linear_before_reset = 1), "gru_reset_before" (= 0), or a user's cell */
+  const char *cell;    /* "rnn", "rnn_masked", "gru" (linear_before_reset = 1), "gru_reset_before" (= 0), a user's */
   int32_t direction;   /* hrnn_direction */
   int32_t clip_set;    /* nonzero: `clip` bounds the input of every activation to [-clip, clip] */
   double clip;

@@ -19,7 +19,7 @@ STEP_GATES = {"rnn": 1, "rnn_masked": 1, "gru": 3, "gru_reset_before_phase0": 2,
 # kernel_symbol() in generators/kernels.cpp makes these names.
 NAME = re.compile(r"\w*?_(?P<kind>projection|step|fused)_"
                   rf"(?:g(?P<gates>\d)|(?P<cell>{'|'.join(sorted(STEP_GATES, reverse=True))})_(?P<activations>\w+?))_"
-                  r"f(?P<bits>32|64)(?:_k\d+)?_p(?P<panels>\d+)r(?P<rows>\d+)_(?P<target>[a-z0-9]+)")
+                  r"f(?P<bits>32|64)(?:_k\d+)?_p(?P<panels>\d+)r(?P<rows>\d+)(?:c(?P<chains>\d+))?(?P<half>half)?_(?P<target>[a-z0-9]+)")
 BRANCH = re.compile(r"(b|b\.\w+|cbn?z|tbn?z|j\w+)\s.*?\b([0-9a-f]+) <")
 MULTIPLY_ADD = re.compile(r"(?:fmla\s+|vfmadd\d+p[sd]\s.*|v?mulp[sd]\s.*)(v|%[xyz]mm)\d+")
 BY_ELEMENT = re.compile(r"fmla\s+v\d+\.\w+, v\d+\.\w+, v\d+\.[sd]\[\d\]$")
@@ -129,7 +129,10 @@ def kernels(archive):
         vector_bytes = max((loop.vector_bytes for loop in loops), default=PANEL_BYTES)
         gates = int(match["gates"] or STEP_GATES[match["cell"]])
         products = 2 if match["kind"] == "fused" else 1
-        gate_sums = products * int(match["panels"]) * int(match["rows"]) * PANEL_BYTES // vector_bytes
-        shape = f"{match['cell'] or match['gates'] + ' gates'}, {match['panels']} x {match['rows']}"
+        panel_bytes = PANEL_BYTES // 2 if match["half"] else PANEL_BYTES
+        chains = int(match["chains"] or 1)
+        gate_sums = products * int(match["panels"]) * int(match["rows"]) * chains * panel_bytes // vector_bytes
+        panels = "half" if match["half"] else match["panels"]
+        shape = f"{match['cell'] or match['gates'] + ' gates'}, {panels} x {match['rows']}" + (f", {chains} chains" if chains > 1 else "")
         yield Kernel(symbol, match["kind"], shape, match["activations"], match["target"], gate_sums, gates,
                      vector_bytes * 8 // int(match["bits"]), loops)

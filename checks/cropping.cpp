@@ -70,6 +70,7 @@ class Array {
     return buffer;
   }
 
+  size_t element() const { return f64_ ? 8 : 4; }
   size_t rows() const { return size_t(extents_.back()); }
   size_t panels() const { return size_t(extents_[extents_.size() - 2]); }
   size_t panel_bytes() const { return bytes_ / rows() / panels(); }
@@ -80,8 +81,6 @@ class Array {
     halide_buffer_t buffer;
     std::array<halide_dimension_t, 4> dims;
   };
-
-  size_t element() const { return f64_ ? 8 : 4; }
 
   // A buffer whose last two dimensions begin at `min`.
   halide_buffer_t *argument(std::array<int, 2> min) {
@@ -125,8 +124,9 @@ int count_bits(uint32_t bits) {
   return count;
 }
 
-// Fused steps are for one row; everything else is called for several tiles of rows.
-int row_tiles(const hrnn_kernel &kernel) { return kernel.kind == HRNN_FUSED_STEP ? 1 : 3; }
+// Fused steps are for one row and compute their first tile; everything else is called for several tiles.
+bool computes_one_tile(const hrnn_kernel &kernel) { return kernel.kind == HRNN_FUSED_STEP; }
+int row_tiles(const hrnn_kernel &kernel) { return computes_one_tile(kernel) ? 1 : 3; }
 
 // The arguments of one kernel for 3 by row_tiles() of `unit`.
 class Call {
@@ -213,6 +213,8 @@ std::string check_part(const hrnn_kernel &kernel, const hrnn_device *device, int
         const bool asked = p >= panels.begin && p < panels.end && row >= rows.begin && row < rows.end;
         const uint8_t *should = asked ? expected.panel(size_t(p), size_t(row)) : canary.data();
         if (asked && memcmp(should, canary.data(), canary.size()) == 0) return "the whole call left a panel out";
+        const size_t untouched = asked && kernel.lanes > 0 ? canary.size() - kernel.lanes * expected.element() : 0;
+        if (memcmp(should + canary.size() - untouched, canary.data(), untouched) != 0) return "a write to units left out";
         if (memcmp(actual.panel(size_t(p), size_t(row)), should, canary.size()) == 0) continue;
         return std::string(asked ? "another result" : "a write outside") + " at panel " + std::to_string(p) + ", row " +
                std::to_string(row);
@@ -235,10 +237,11 @@ Report check_cropping(const Kernels &kernels) {
   for (const hrnn_kernel &kernel : kernels.rows()) {
     // Views into device memory begin at multiples of 512 bytes.
     const int panels = kernels.gpu() ? 8 : int(kernel.panels), rows = int(kernel.rows);
-    for (int p = 0; p < 3; p++) {
+    for (int p = 0; p < (computes_one_tile(kernel) ? 1 : 3); p++) {
       for (int r = 0; r < row_tiles(kernel); r++) {
         // The part at (p, r), and everything from there on.
         for (bool one : {true, false}) {
+          if (!one && computes_one_tile(kernel)) continue;
           const Range asked_panels = {p * panels, (one ? p + 1 : 3) * panels}, asked_rows = {r * rows, (one ? r + 1 : row_tiles(kernel)) * rows};
           report.runs++;
           report.add(std::string(kernel.symbol) + " panels " + std::to_string(asked_panels.begin) + "-" +

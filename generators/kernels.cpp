@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <numeric>
 #include <sstream>
 #include <stdexcept>
 
@@ -49,6 +50,7 @@ class ProductGenerator : public Generator<Self> {
   GeneratorParam<int> unroll{"unroll", 1};
   GeneratorParam<int> chains{"chains", 1};
   GeneratorParam<int> inner{"inner", 0};
+  GeneratorParam<bool> half{"half", false};
 
  protected:
   Type type() const { return dtype; }
@@ -57,22 +59,63 @@ class ProductGenerator : public Generator<Self> {
   // The length of a product, where it may be compiled in.
   Expr length(const Expr &extent) const { return inner > 0 ? Expr(static_cast<int>(inner)) : extent; }
 
-  Product product(Func weights, Func bias, Func operand, const Expr &length) {
-    const int block = block_elements(row_by_name(target_row).machine, type()), turn = block * chains;
-    Func part("product"), of_block("operand"), value("sum");
+  // One matrix product of a sum: of which gate a sum takes it, -1 = of none.
+  struct Term {
+    Func weights, bias, operand;
+    Expr length;
+    std::vector<int> gates;
+  };
+
+  Product product(Func weights, Func bias, Func operand, const Expr &length, int gates) {
+    std::vector<int> each(gates);
+    std::iota(each.begin(), each.end(), 0);
+    return sum_of({{weights, bias, operand, length, each}});
+  }
+
+  // sums(lane, g, panel, row): for each term, of its gates[g], the bias and the product.
+  Product sum_of(const std::vector<Term> &terms) {
+    Func part("product"), sums_of_chains("sum");
     Var chain("chain"), i("i");
-    RDom k(0, block, 0, length / turn, "k"), rest(length / turn * turn, length % turn, "rest");
-    Expr at = (k.y * static_cast<int>(chains) + chain) * block + k.x, none = cast(type(), 0);
-    of_block(i, row) = operand(i, row);
-    part(lane, gate, panel, row, chain) = chains == 1 ? bias(lane, gate, panel) : select(chain == 0, bias(lane, gate, panel), none);
-    part(lane, gate, panel, row, chain) += weights(lane, gate, at, panel) * of_block(at, row);
-    if (turn > 1) part(lane, gate, panel, row, 0) += weights(lane, gate, rest, panel) * operand(rest, row);
+    Expr start = cast(type(), 0);
+    for (const Term &t : terms) start = start + of_gate(t, [&](const Expr &g) { return t.bias(lane, g, panel); });
+    part(lane, gate, panel, row, chain) = chains == 1 ? start : select(chain == 0, start, cast(type(), 0));
+    Product product{part, sums_of_chains, {}, chain};
+    const int block = block_elements(row_by_name(target_row).machine, type()), turn = block * chains;
+    for (const Term &t : terms) {
+      Func of_block("operand");
+      of_block(i, row) = t.operand(i, row);
+      RDom k(0, block, 0, t.length / turn, "k"), rest(t.length / turn * turn, t.length % turn, "rest");
+      Expr at = (k.y * static_cast<int>(chains) + chain) * block + k.x;
+      part(lane, gate, panel, row, chain) +=
+          of_gate(t, [&](const Expr &g) { return t.weights(lane, g, at, panel) * of_block(at, row); });
+      if (turn > 1)
+        part(lane, gate, panel, row, 0) +=
+            of_gate(t, [&](const Expr &g) { return t.weights(lane, g, rest, panel) * t.operand(rest, row); });
+      product.terms.push_back({of_block, k.x, k.y, rest.x, turn > 1});
+    }
     std::vector<Expr> sums;
     for (int c = 0; c < chains; c++) sums.push_back(part(lane, gate, panel, row, c));
     for (int half = chains / 2; half > 0; half /= 2)
       for (int c = 0; c < half; c++) sums[c] += sums[c + half];
-    value(lane, gate, panel, row) = sums[0];
-    return {part, value, of_block, k.x, k.y, rest.x, chain};
+    sums_of_chains(lane, gate, panel, row) = sums[0];
+    return product;
+  }
+
+  // `f` of the term's gate for each gate of the sum, which are unrolled; 0 where it takes none.
+  template <class F>
+  Expr of_gate(const Term &term, F f) {
+    const int count = static_cast<int>(term.gates.size());
+    bool each = true;
+    for (int g = 0; g < count; g++) each &= term.gates[g] == g;
+    if (each) return f(gate);
+    Expr of = 0, taken = Internal::const_true();
+    for (int g = 0; g < count; g++) {
+      if (term.gates[g] < 0)
+        taken = taken && gate != g;
+      else
+        of = select(gate == g, term.gates[g], of);
+    }
+    return select(taken, f(of), cast(type(), 0));
   }
 
   // The packed layout is dense and starts on a 64-byte boundary; only the number of panels and k may vary.
@@ -100,11 +143,11 @@ class ProductGenerator : public Generator<Self> {
     parameter.set_host_alignment(kRowBytes);
   }
 
-  void schedule(Func output, const std::vector<Product> &products, int gates, bool output_has_gate) {
+  void schedule(Func output, const Product &product, int gates, bool output_has_gate) {
     if (this->using_autoscheduler()) return;
     const Machine &machine = row_by_name(target_row).machine;
-    schedule_product(machine, Tile{panels, rows, gate_by_gate, unroll, chains, 0},
-                     {output, products, lane, gate, panel, row, lanes(), gates, output_has_gate});
+    schedule_product(machine, Tile{panels, rows, gate_by_gate, unroll, chains, 0, half},
+                     {output, product, lane, gate, panel, row, lanes(), gates, output_has_gate});
   }
 
   Var lane{"lane"}, gate{"gate"}, panel{"panel"}, row{"row"};
@@ -128,21 +171,22 @@ class Projection : public ProductGenerator<Projection> {
 
   void generate() {
     Expr k = length(x.dim(0).extent());
-    Product sum = product(weights, bias, x, k);
+    Product sum = product(weights, bias, x, k, gates);
     out(lane, gate, panel, row) = sum.sums(lane, gate, panel, row);
     describe_weights(weights, bias, gates, k);
     x.dim(0).set_min(0).set_stride(1);
     describe_panels(out, gates);
-    ProductGenerator::schedule(out, {sum}, gates, true);
+    ProductGenerator::schedule(out, sum, gates, true);
   }
 };
 
-// What steps share: the cell, and its activations, compiled in or chosen at run time.
+// What steps share: a phase of the cell, and its activations, compiled in or chosen at run time.
 template <class Self>
 class CellGenerator : public ProductGenerator<Self> {
  public:
   GeneratorParam<std::string> cell{"cell", "gru"};
   GeneratorParam<std::string> activations{"activations", ""};  // comma-separated; empty = any, at run time
+  GeneratorParam<int> phase{"phase", 0};
 
  protected:
   const Cell &the_cell() const {
@@ -150,10 +194,43 @@ class CellGenerator : public ProductGenerator<Self> {
     return cell_by_name(name);
   }
 
-  // What a phase yields, checked: the cell may be a user's.
-  std::vector<Expr> compute(int phase, const PhaseInputs &in) const {
-    const hrnn::Phase &p = the_cell().phases[phase];
-    const std::string where = "cell '" + the_cell().name + "', phase " + std::to_string(phase);
+  const hrnn::Phase &the_phase() const { return the_cell().phases[phase]; }
+  int phase_gates() const { return static_cast<int>(the_phase().gates.size()); }
+
+  // The last parameters: carried_i (3-D), the activations' inputs, the outputs (3-D).
+  void add_last_parameters() {
+    for (int i = 0; phase > 0 && i + 1 < the_cell().phases[phase - 1].outputs; i++)
+      carried_.push_back(this->template add_input<Buffer<>>("carried_" + std::to_string(i), this->type(), 3));
+    add_activation_inputs();
+    out_ = this->template add_output<Buffer<>>("out", std::vector<Type>(the_phase().outputs, this->type()), 3);
+  }
+
+  // What a phase reads beside its products.
+  PhaseInputs inputs_with(const Func &state) {
+    PhaseInputs in;
+    for (auto *carried : carried_) in.carried.push_back((*carried)(this->lane, this->panel, this->row));
+    in.state = state(this->lane, this->panel, this->row);
+    in.activation = [this](int i, Expr x) { return activate(i, x); };
+    return in;
+  }
+
+  const std::vector<GeneratorInput<Buffer<>> *> &carried_buffers() const { return carried_; }
+
+  Func define_output(const std::vector<Expr> &values) {
+    if (values.size() == 1)
+      (*out_)(this->lane, this->panel, this->row) = values[0];
+    else
+      (*out_)(this->lane, this->panel, this->row) = Tuple(values);
+    for (auto *carried : carried_) this->describe_panels(*carried, 0);
+    Func output = *out_;
+    for (OutputImageParam &buffer : output.output_buffers()) this->describe_panels(buffer, 0);  // all have out's extents
+    return output;
+  }
+
+  // What the phase yields, checked: the cell may be a user's.
+  std::vector<Expr> compute(const PhaseInputs &in) const {
+    const hrnn::Phase &p = the_phase();
+    const std::string where = "cell '" + the_cell().name + "', phase " + std::to_string(static_cast<int>(phase));
     std::vector<Expr> values = p.compute(in);
     if (values.size() != static_cast<size_t>(p.outputs))
       throw std::invalid_argument(where + ": compute() yields " + std::to_string(values.size()) +
@@ -168,6 +245,7 @@ class CellGenerator : public ProductGenerator<Self> {
     return values;
   }
 
+ private:
   // For activations chosen at run time, per activation kind (int32), alpha, beta, and at last clip (infinity = off).
   void add_activation_inputs() {
     // A cell without activations has nothing to choose and nothing to clip.
@@ -194,68 +272,72 @@ class CellGenerator : public ProductGenerator<Self> {
     return any_activation(*kinds_.at(i), x, *clip_, *alphas_.at(i), *betas_.at(i));
   }
 
- private:
+  std::vector<GeneratorInput<Buffer<>> *> carried_;
   std::vector<GeneratorInput<int32_t> *> kinds_;
   std::vector<GeneratorInput<Expr> *> alphas_, betas_;
   GeneratorInput<Expr> *clip_ = nullptr;
+  GeneratorOutput<Buffer<>> *out_ = nullptr;
 };
 
 class Step : public CellGenerator<Step> {
  public:
-  GeneratorParam<int> phase{"phase", 0};
-
   Input<Buffer<>> weights{"weights", 4};
   Input<Buffer<>> bias{"bias", 3};
   Input<Buffer<>> input{"input", 4};
   Input<Buffer<>> operand{"operand", 2};
   Input<Buffer<>> state{"state", 3};
 
-  // Then, in this order: carried_i (3-D), the activations' inputs, the outputs (3-D).
   void configure() {
     for (auto *buffer : {&weights, &bias, &input, &operand, &state}) buffer->set_type(type());
-    const Cell &c = the_cell();
-    for (int i = 0; phase > 0 && i + 1 < c.phases[phase - 1].outputs; i++)
-      carried_.push_back(add_input<Buffer<>>("carried_" + std::to_string(i), type(), 3));
-    add_activation_inputs();
-    out_ = add_output<Buffer<>>("out", std::vector<Type>(c.phases[phase].outputs, type()), 3);
+    add_last_parameters();
   }
 
   void generate() {
-    const Cell &c = the_cell();
-    const hrnn::Phase &p = c.phases[phase];
-    const int phase_gates = static_cast<int>(p.gates.size());
+    const int gates = the_cell().gates;
     Expr k = length(operand.dim(0).extent());
-    Product sum = product(weights, bias, operand, k);
+    Product sum = product(weights, bias, operand, k, phase_gates());
 
-    PhaseInputs in;
-    for (int g = 0; g < c.gates; g++) in.input.push_back(input(lane, g, panel, row));
-    for (int g = 0; g < phase_gates; g++) in.product.push_back(sum.sums(lane, g, panel, row));
-    for (auto *carried : carried_) in.carried.push_back((*carried)(lane, panel, row));
-    in.state = state(lane, panel, row);
-    in.activation = [this](int i, Expr x) { return activate(i, x); };
+    PhaseInputs in = inputs_with(state);
+    for (int g = 0; g < gates; g++) in.input.push_back(input(lane, g, panel, row));
+    for (int g = 0; g < phase_gates(); g++) in.product.push_back(sum.sums(lane, g, panel, row));
+    Func output = define_output(compute(in));
 
-    std::vector<Expr> values = compute(phase, in);
-    if (values.size() == 1)
-      (*out_)(lane, panel, row) = values[0];
-    else
-      (*out_)(lane, panel, row) = Tuple(values);
-
-    describe_weights(weights, bias, phase_gates, k);
-    describe_panels(input, c.gates);
+    describe_weights(weights, bias, phase_gates(), k);
+    describe_panels(input, gates);
     operand.dim(0).set_min(0).set_stride(1);
     describe_panels(state, 0);
-    for (auto *carried : carried_) describe_panels(*carried, 0);
-    Func output = *out_;
-    for (OutputImageParam &buffer : output.output_buffers()) describe_panels(buffer, 0);  // all have out's extents
-    ProductGenerator::schedule(output, {sum}, phase_gates, false);
+    ProductGenerator::schedule(output, sum, phase_gates(), false);
   }
-
- private:
-  std::vector<Input<Buffer<>> *> carried_;
-  Output<Buffer<>> *out_ = nullptr;
 };
 
-// A whole time step of a cell with one phase: the product with the input in the same kernel, for calls of a single step.
+// A sum that a phase reads: of the input's product of a gate, of the operand's, or of both; -1 = not of it.
+struct PhaseSum {
+  int input, product;
+};
+
+bool is_variable(const Expr &e, const std::string &name) {
+  const auto *variable = e.as<Internal::Variable>();
+  return variable != nullptr && variable->name == name;
+}
+
+// Replaces a + b, of two variables, by `sum`.
+class ReplaceSum : public Internal::IRGraphMutator {
+ public:
+  ReplaceSum(const std::string &a, const std::string &b, const Expr &sum) : a_(a), b_(b), sum_(sum) {}
+
+ private:
+  using IRGraphMutator::visit;
+  Expr visit(const Internal::Add *op) override {
+    const bool found = (is_variable(op->a, a_) && is_variable(op->b, b_)) || (is_variable(op->a, b_) && is_variable(op->b, a_));
+    return found ? sum_ : IRGraphMutator::visit(op);
+  }
+
+  const std::string a_, b_;
+  const Expr sum_;
+};
+
+// A phase with the product with the input in the same kernel, for calls of a single step. Where a gate's products are only
+// read as their sum, one sum takes both.
 class FusedStep : public CellGenerator<FusedStep> {
  public:
   Input<Buffer<>> x_weights{"x_weights", 4};
@@ -266,41 +348,81 @@ class FusedStep : public CellGenerator<FusedStep> {
   Input<Buffer<>> operand{"operand", 2};
   Input<Buffer<>> state{"state", 3};
 
-  // Then the activations' inputs, and the output (3-D).
   void configure() {
     for (auto *buffer : {&x_weights, &x_bias, &x, &weights, &bias, &operand, &state}) buffer->set_type(type());
-    add_activation_inputs();
-    out_ = add_output<Buffer<>>("out", type(), 3);
+    add_last_parameters();
   }
 
   void generate() {
-    const Cell &c = the_cell();
     Expr x_length = x.dim(0).extent(), k = length(operand.dim(0).extent());
-    Product x_sum = product(x_weights, x_bias, x, x_length), sum = product(weights, bias, operand, k);
+    std::vector<Expr> values = compute(symbolic_inputs());
+    const std::vector<PhaseSum> sums = find_sums(&values);
+    Term x_term{x_weights, x_bias, x, x_length, {}}, term{weights, bias, operand, k, {}};
+    for (const PhaseSum &sum : sums) x_term.gates.push_back(sum.input), term.gates.push_back(sum.product);
+    Product sum = sum_of({x_term, term});
+    for (size_t i = 0; i < sums.size(); i++)
+      for (Expr &value : values)
+        value = Internal::graph_substitute(name_of(sums[i]), sum.sums(lane, static_cast<int>(i), panel, row), value);
+    Func output = define_output(values);
 
-    PhaseInputs in;
-    for (int g = 0; g < c.gates; g++) in.input.push_back(x_sum.sums(lane, g, panel, row));
-    for (int g = 0; g < c.gates; g++) in.product.push_back(sum.sums(lane, g, panel, row));
-    in.state = state(lane, panel, row);
-    in.activation = [this](int i, Expr e) { return activate(i, e); };
-    (*out_)(lane, panel, row) = compute(0, in)[0];
-
-    describe_weights(x_weights, x_bias, c.gates, x_length);
-    describe_weights(weights, bias, c.gates, k);
+    describe_weights(x_weights, x_bias, the_cell().gates, x_length);
+    describe_weights(weights, bias, phase_gates(), k);
     x.dim(0).set_min(0).set_stride(1);
     operand.dim(0).set_min(0).set_stride(1);
     describe_panels(state, 0);
-    describe_panels(*out_, 0);
-    // A short kernel is a fifth faster without a loop over its one row; of a long one LLVM addresses the weights worse then.
-    if (chains > 1) {
-      for (auto row_of : {x.dim(1), operand.dim(1), state.dim(2), out_->dim(2)}) row_of.set_bounds(0, 1);
-      Func(*out_).bound(row, 0, 1);
-    }
-    ProductGenerator::schedule(*out_, {x_sum, sum}, c.gates, false);
+    // One tile a call: in a small layer, loops over tiles and what addresses them take as long as the products.
+    for (auto row_of : {x.dim(1), operand.dim(1)}) row_of.set_bounds(0, 1);
+    bound_to_a_tile(state);
+    for (auto *carried : carried_buffers()) bound_to_a_tile(*carried);
+    bound_to_a_tile(output.output_buffers()[0]);  // the others have its bounds
+    output.bound(panel, 0, panels).bound(row, 0, 1);
+    ProductGenerator::schedule(output, sum, static_cast<int>(sums.size()), false);
   }
 
  private:
-  Output<Buffer<>> *out_ = nullptr;
+  template <class P>
+  void bound_to_a_tile(P &&parameter) {
+    parameter.dim(1).set_bounds(0, panels);
+    parameter.dim(2).set_bounds(0, 1);
+  }
+
+  static std::string name_of(const PhaseSum &sum) {
+    return "sum_of_" + std::to_string(sum.input) + "_and_" + std::to_string(sum.product);
+  }
+  Expr symbol(const PhaseSum &sum) const { return Internal::Variable::make(type(), name_of(sum)); }
+
+  // The products by name, to see what becomes of them.
+  PhaseInputs symbolic_inputs() {
+    PhaseInputs in = inputs_with(state);
+    for (int g = 0; g < the_cell().gates; g++) in.input.push_back(symbol({g, -1}));
+    for (int j = 0; j < phase_gates(); j++) in.product.push_back(symbol({-1, j}));
+    return in;
+  }
+
+  static bool read(const std::vector<Expr> &values, const PhaseSum &sum) {
+    for (const Expr &value : values)
+      if (Internal::expr_uses_var(value, name_of(sum))) return true;
+    return false;
+  }
+
+  // The sums that `values`, of symbolic_inputs(), read, after those of a gate were joined where they are not read apart.
+  std::vector<PhaseSum> find_sums(std::vector<Expr> *values) const {
+    std::vector<PhaseSum> possible, found;
+    for (int j = 0; j < phase_gates(); j++) {
+      const PhaseSum input{the_phase().gates[j], -1}, product{-1, j}, both{input.input, j};
+      ReplaceSum replace(name_of(input), name_of(product), symbol(both));
+      std::vector<Expr> joined;
+      for (const Expr &value : *values) joined.push_back(replace.mutate(value));
+      if (!read(joined, input) && !read(joined, product)) *values = joined;
+      possible.push_back(both);
+    }
+    for (int g = 0; g < the_cell().gates; g++) possible.push_back({g, -1});
+    for (int j = 0; j < phase_gates(); j++) possible.push_back({-1, j});
+    for (const PhaseSum &sum : possible)
+      if (read(*values, sum)) found.push_back(sum);
+    if (found.empty()) found.push_back(possible[0]);  // of a phase that reads none
+    return found;
+  }
 };
 
 const char *generator_name(hrnn_kernel_kind kind) {
@@ -312,9 +434,10 @@ const char *generator_name(hrnn_kernel_kind kind) {
   throw std::invalid_argument("no kernels are of kind " + std::to_string(kind));
 }
 
-// "p4r2": four panels by two rows; "p1r1c4": with four chains.
+// "p4r2": four panels by two rows; "p1r1c4": with four chains; "p1r1c2half": of half a panel.
 std::string tile_name(const Tile &tile) {
-  return "p" + std::to_string(tile.panels) + "r" + std::to_string(tile.rows) + (tile.chains > 1 ? "c" + std::to_string(tile.chains) : "");
+  return "p" + std::to_string(tile.panels) + "r" + std::to_string(tile.rows) +
+         (tile.chains > 1 ? "c" + std::to_string(tile.chains) : "") + (tile.half ? "half" : "");
 }
 
 std::unique_ptr<Internal::AbstractGenerator> make_generator(const KernelSpec &spec, const TargetRow &target,
@@ -329,12 +452,13 @@ std::unique_ptr<Internal::AbstractGenerator> make_generator(const KernelSpec &sp
   set("unroll", std::to_string(spec.tile.unroll));
   set("chains", std::to_string(spec.tile.chains));
   set("inner", std::to_string(spec.inner));
+  set("half", spec.tile.half ? "true" : "false");
   if (spec.kind == HRNN_PROJECTION) {
     set("gates", std::to_string(spec.gates));
   } else {
     set("cell", spec.cell);
     set("activations", join(spec.activations, ","));
-    if (spec.kind == HRNN_STEP) set("phase", std::to_string(spec.phase));
+    set("phase", std::to_string(spec.phase));
   }
   return generator;
 }
@@ -418,6 +542,7 @@ hrnn_kernel kernel_row(const KernelSpec &spec) {
   row.rows = spec.tile.rows;
   row.inner = spec.inner;
   row.cache_level = spec.tile.cache_level;
+  row.lanes = spec.tile.half ? kRowBytes / (spec.dtype == HRNN_F64 ? 8 : 4) / 2 : 0;
   if (spec.kind == HRNN_PROJECTION) {
     row.gates = spec.gates;
     return row;

@@ -26,9 +26,6 @@ std::vector<std::vector<std::string>> activation_sets(const std::string &cell) {
 void add_steps(std::vector<KernelFamily> *families, KernelFamily steps) {
   steps.kind = HRNN_STEP;
   families->push_back(steps);
-  const Cell &cell = cell_by_name(steps.cell);
-  if (cell.phases.size() > 1) return;  // between phases all units must be known
-  if (cell.phases[0].gates.size() != static_cast<size_t>(cell.gates)) return;  // the two products are of the same gates
   steps.kind = HRNN_FUSED_STEP;
   families->push_back(steps);
 }
@@ -55,11 +52,13 @@ std::vector<KernelFamily> library_families(const std::vector<std::string> &cells
 
 namespace {
 
+int lanes_of(const KernelFamily &family) { return family.dtype == HRNN_F64 ? 8 : 16; }
+
 // Of a step whose hidden size is compiled in.
-int panels_of(const KernelFamily &family) {
-  const int lanes = family.dtype == HRNN_F64 ? 8 : 16;
-  return (family.inner + lanes - 1) / lanes;
-}
+int panels_of(const KernelFamily &family) { return (family.inner + lanes_of(family) - 1) / lanes_of(family); }
+
+// Whether a tile of part of a panel is all of it.
+bool has_all_units(const KernelFamily &family, const Tile &tile) { return !tile.half || 2 * family.inner <= lanes_of(family); }
 
 // The largest first-level cache there is: 192 KiB, of an Apple core.
 constexpr int kLargestFirstLevel = 192 * 1024;
@@ -96,7 +95,8 @@ std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &targ
     const std::vector<Tile> all = tiles({target.name, family.kind, gates, family.dtype}, tuned);
     for (const Tile &tile : all) {
       const bool sized = step && family.inner > 0 && !target.machine.gpu;
-      if (sized && !(is_reached(all, tile, panels_of(family)) && may_be_cached(family, gates, tile))) continue;
+      if (sized && !(is_reached(all, tile, panels_of(family)) && may_be_cached(family, gates, tile) && has_all_units(family, tile)))
+        continue;
       KernelSpec spec;
       spec.kind = family.kind;
       spec.cell = family.cell;

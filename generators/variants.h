@@ -24,7 +24,7 @@ struct KernelFamily {
 std::vector<KernelFamily> library_families(const std::vector<std::string> &cells, const std::vector<hrnn_dtype> &dtypes,
                                            const std::vector<int> &hidden);
 
-// The steps of a cell, fused ones too where it has one phase.
+// The steps of a cell, fused ones too.
 void add_steps(std::vector<KernelFamily> *families, KernelFamily steps);
 
 // The kernels of a family on a target: its phases times the tiles.

@@ -7,6 +7,7 @@
 namespace hrnn {
 namespace {
 
+using Halide::Func;
 using Halide::RVar;
 using Halide::TailStrategy;
 using Halide::Var;
@@ -27,29 +28,55 @@ int vectors_per_panel(const Machine &machine) { return kPanelBytes / machine.vec
 // cycle (measured: 32 on Zen 4, 48 on Golden Cove).
 constexpr int kPanelRowsFromSecondLevel = 3;
 
-// One row, every weight used once: panels, up to a most, until the accumulators of a product are enough, those of all products
+// Results of steps and projections do not depend on the tiles, which depend on threads and batch: they have one chain.
+int most_chains(hrnn_kernel_kind kind) { return kind == HRNN_FUSED_STEP ? kMostChains : 1; }
+
+// As many chains as hide latency, and no more, since short products pay for adding them up.
+void add_chains(const Machine &machine, hrnn_kernel_kind kind, int gates, Tile *tile) {
+  const int one = tile->panels * gates * std::max(1, vectors_per_panel(machine) / (tile->half ? 2 : 1));
+  while (2 * tile->chains <= most_chains(kind) && !machine.by_element && 2 * tile->chains * one <= kAccumulatorsForLatency)
+    tile->chains *= 2;
+}
+
+// One panel, or half of one, of one row.
+Tile one_panel_tile(const Machine &machine, hrnn_kernel_kind kind, int gates, bool half = false) {
+  Tile tile{1, 1, false, 1, 1, 0, half};
+  add_chains(machine, kind, gates, &tile);
+  return tile;
+}
+
+// Sums of a step with products of `gates` gates. Of a fused one most gates have one sum for both products, but not the candidate
+// of a GRU.
+int sums_of(hrnn_kernel_kind kind, int gates) { return kind == HRNN_FUSED_STEP && gates > 1 ? gates + 1 : gates; }
+
+// One row, every weight used once: panels, up to a most, until the accumulators of a product are enough, those of all sums
 // fitting the registers; then chains.
-Tile one_row_tile(const Machine &machine, int gates, int products, int accumulators, int most_panels, int most_chains,
+Tile one_row_tile(const Machine &machine, hrnn_kernel_kind kind, int gates, int accumulators, int most_panels, int most_chains,
                   int cache_level) {
-  const int one = gates * vectors_per_panel(machine);
+  const int vectors = vectors_per_panel(machine);
   Tile tile{1, 1, false, 1, 1, cache_level};
   auto wants_more = [&] {
-    const int now = tile.panels * tile.chains * one;
-    return now < accumulators && 2 * now * products + 2 <= machine.registers;
+    const int now = tile.panels * tile.chains * vectors;
+    return now * gates < accumulators && 2 * now * sums_of(kind, gates) + 2 <= machine.registers;
   };
   while (tile.panels < most_panels && wants_more()) tile.panels *= 2;
   while (tile.chains < most_chains && !machine.by_element && wants_more()) tile.chains *= 2;
   return tile;
 }
 
-// Weights in the first-level cache: bound by latency, or by two loads a cycle, with some to spare.
-Tile first_level_tile(const Machine &machine, int gates, int products, int most_chains) {
-  return one_row_tile(machine, gates, products, kAccumulatorsForLatency + 4, kMostPanels, most_chains, 1);
+// Weights in the first-level cache: bound by latency, or by two loads a cycle, with some to spare; not in fused steps, which have
+// a second product to go on with, and whose weights never fit when there are many panels.
+Tile first_level_tile(const Machine &machine, hrnn_kernel_kind kind, int gates) {
+  const bool fused = kind == HRNN_FUSED_STEP;
+  return one_row_tile(machine, kind, gates, kAccumulatorsForLatency + (fused ? 0 : 4), fused ? kMostPanels / 2 : kMostPanels,
+                      most_chains(kind), 1);
 }
 
 // Weights from beyond: as few panels as keep up with the cache, since each is a stream of its own to the prefetcher.
-Tile streaming_tile(const Machine &machine, int gates, int products) {
-  return one_row_tile(machine, gates, products, kPanelRowsFromSecondLevel * vectors_per_panel(machine), kMostPanels, 1, 0);
+Tile streaming_tile(const Machine &machine, hrnn_kernel_kind kind, int gates) {
+  Tile tile = one_row_tile(machine, kind, gates, kPanelRowsFromSecondLevel * vectors_per_panel(machine), kMostPanels, 1, 0);
+  add_chains(machine, kind, gates, &tile);
+  return tile;
 }
 
 // Vector registers that a tile needs: its accumulators, the operands or the weights in use, one to spare. By element: a
@@ -77,7 +104,8 @@ Tile rows_tile(const Machine &machine, int gates, int rows) {
   return best;
 }
 
-void schedule_cpu_product(const Machine &machine, const Tile &tile, Product &product, ProductLoops &s, const Var &tile_loop, int vector) {
+void schedule_cpu_product(const Machine &machine, const Tile &tile, ProductLoops &s, const Var &tile_loop, int vector) {
+  Product &product = s.product;
   product.func.compute_at(s.output, tile_loop)
       .bound(s.lane, 0, s.lanes)
       .bound(s.gate, 0, s.gates)
@@ -109,23 +137,26 @@ void schedule_cpu_product(const Machine &machine, const Tile &tile, Product &pro
     // Gate by gate is a loop: sums of gates before lie in memory, where the compiler would not put all of them by itself.
     if (!tile.gate_by_gate) update.unroll(s.gate);
   };
-  auto update = product.func.update(0).unroll(product.element).unroll(product.chain);
-  if (by_element) {
-    // A block is loaded as one vector, and its elements are taken from the register. It is as good as unrolling.
-    order(update, {product.chain, product.element, product.block});
-    const std::vector<Var> of = product.operand.args();
-    product.operand.compute_at(product.func, product.block).vectorize(of[0]).unroll(of[1]);
-  } else {
-    RVar k_outer("ko"), k_inner("ki");
-    update.split(product.block, k_outer, k_inner, tile.unroll).unroll(k_inner);
-    order(update, {product.chain, product.element, k_inner, k_outer});
+  int next = 0;
+  for (const ProductTerm &term : product.terms) {
+    auto update = product.func.update(next++).unroll(term.element).unroll(product.chain);
+    if (by_element) {
+      // A block is loaded as one vector, and its elements are taken from the register. It is as good as unrolling.
+      order(update, {product.chain, term.element, term.block});
+      const std::vector<Var> of = term.operand.args();
+      Func(term.operand).compute_at(product.func, term.block).vectorize(of[0]).unroll(of[1]);
+    } else {
+      RVar k_outer("ko"), k_inner("ki");
+      update.split(term.block, k_outer, k_inner, tile.unroll).unroll(k_inner);
+      order(update, {product.chain, term.element, k_inner, k_outer});
+    }
+    if (term.has_rest) order(product.func.update(next++), {term.rest});
   }
-  if (product.func.num_update_definitions() > 1) order(product.func.update(1), {product.rest});
 }
 
 // The sums of a tile, out of their registers.
-void keep_sums(const Tile &tile, Product &product, ProductLoops &s, const Var &tile_loop, int vector) {
-  product.sums.compute_at(s.output, tile_loop)
+void keep_sums(const Tile &tile, ProductLoops &s, const Var &tile_loop, int vector) {
+  s.product.sums.compute_at(s.output, tile_loop)
       .store_in(Halide::MemoryType::Stack)
       .bound(s.lane, 0, s.lanes)
       .bound(s.gate, 0, s.gates)
@@ -140,7 +171,9 @@ void keep_sums(const Tile &tile, Product &product, ProductLoops &s, const Var &t
 
 void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
   Var panel_outer("po"), panel_inner("pi"), row_outer("ro"), row_inner("ri");
-  const int vector = s.lanes / vectors_per_panel(machine);
+  const int widest = s.lanes / vectors_per_panel(machine);
+  if (tile.half) s.lanes /= 2;
+  const int vector = std::min(s.lanes, widest);
 
   // The caller asks for whole tiles, so no tail is generated. Panels outermost: a panel's weights stay in the cache
   // while all rows pass.
@@ -158,10 +191,8 @@ void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
   const bool rows_loop = tile.rows > 1 && !s.output_has_gate;
   if (!rows_loop) s.output.unroll(row_inner);
 
-  for (Product &product : s.products) {
-    schedule_cpu_product(machine, tile, product, s, row_outer, vector);
-    if (rows_loop) keep_sums(tile, product, s, row_outer, vector);
-  }
+  schedule_cpu_product(machine, tile, s, row_outer, vector);
+  if (rows_loop) keep_sums(tile, s, row_outer, vector);
 }
 
 // One thread a hidden unit and row; a block covers `threads` units of one row. Every thread runs its own product, its
@@ -176,15 +207,14 @@ void schedule_gpu(const Machine &machine, ProductLoops &s) {
     s.output.reorder(s.lane, panel_inner, panel_outer, s.row);
   }
   s.output.gpu_blocks(panel_outer, s.row).gpu_threads(s.lane, panel_inner);
-  for (Product &product : s.products) {
-    product.func.compute_at(s.output, s.lane).bound(s.gate, 0, s.gates).bound(product.chain, 0, 1).unroll(s.gate);
-    product.func.update().reorder(s.gate, product.element, product.block).unroll(s.gate);
-  }
+  Product &product = s.product;
+  product.func.compute_at(s.output, s.lane).bound(s.gate, 0, s.gates).bound(product.chain, 0, 1).unroll(s.gate);
+  product.func.update().reorder(s.gate, product.terms[0].element, product.terms[0].block).unroll(s.gate);
 }
 
 // Each of `wanted` once, and the same with one panel, for the remainder of the panels. Where latency is the limit, weights in
 // the first-level cache, half as many panels with twice as many chains are worth a kernel too: few layers that small have whole tiles.
-std::vector<Tile> with_remainders(const std::vector<Tile> &wanted, int most_chains) {
+std::vector<Tile> with_remainders(const Machine &machine, const TiledProduct &product, const std::vector<Tile> &wanted) {
   std::vector<Tile> all;
   auto add = [&](const Tile &tile) {
     for (const Tile &other : all)
@@ -193,23 +223,20 @@ std::vector<Tile> with_remainders(const std::vector<Tile> &wanted, int most_chai
   };
   for (Tile tile : wanted) {
     add(tile);
-    for (Tile half = tile; tile.cache_level == 1 && half.panels > 1;) {
-      half.panels /= 2;
-      half.chains = std::min(2 * half.chains, most_chains);
-      add(half);
+    for (Tile fewer = tile; tile.cache_level == 1 && fewer.panels > 2;) {
+      fewer.panels /= 2;
+      fewer.chains = std::min(2 * fewer.chains, most_chains(product.kind));
+      add(fewer);
     }
-    tile.panels = tile.chains = 1;
+    const Tile one = one_panel_tile(machine, product.kind, product.gates);
+    tile.panels = 1;
+    tile.chains = one.chains;
     tile.cache_level = 0;
     add(tile);
   }
+  if (product.kind == HRNN_FUSED_STEP) all.push_back(one_panel_tile(machine, product.kind, product.gates, true));
   return all;
 }
-
-// What is computed side by side.
-int products_of(hrnn_kernel_kind kind) { return kind == HRNN_FUSED_STEP ? 2 : 1; }
-
-// Results of steps and projections do not depend on the tiles, which depend on threads and batch: they have one chain.
-int most_chains(hrnn_kernel_kind kind) { return kind == HRNN_FUSED_STEP ? kMostChains : 1; }
 
 std::vector<Tile> rules(const Machine &machine, hrnn_kernel_kind kind, int gates) {
   std::vector<Tile> wanted;
@@ -219,8 +246,8 @@ std::vector<Tile> rules(const Machine &machine, hrnn_kernel_kind kind, int gates
     const Tile tile = rows_tile(machine, gates, rows);
     if (tile.panels > 0) wanted.push_back(tile);
   }
-  wanted.push_back(streaming_tile(machine, gates, products_of(kind)));
-  wanted.push_back(first_level_tile(machine, gates, products_of(kind), most_chains(kind)));
+  wanted.push_back(streaming_tile(machine, kind, gates));
+  wanted.push_back(first_level_tile(machine, kind, gates));
   return wanted;
 }
 
@@ -237,8 +264,8 @@ void add_rows_between(const Machine &machine, int gates, std::vector<Tile> *want
 }
 
 int registers_needed(const Machine &machine, const TiledProduct &product, const Tile &tile) {
-  const int weights = tile.panels * vectors_per_panel(machine) * (tile.gate_by_gate ? 1 : product.gates) * tile.chains;
-  return registers_of(machine, weights, tile.rows) + (products_of(product.kind) - 1) * weights * tile.rows;
+  const int sums = tile.gate_by_gate ? 1 : sums_of(product.kind, product.gates);
+  return registers_of(machine, tile.panels * vectors_per_panel(machine) * sums * tile.chains, tile.rows);
 }
 
 // Tuned tiles take the place of those for the same use; where there is none, they are one more.
@@ -270,7 +297,7 @@ std::vector<Tile> tiles(const TiledProduct &product, const std::vector<TunedTile
   std::stable_sort(wanted.begin(), wanted.end(), [](const Tile &a, const Tile &b) {
     return a.rows != b.rows ? a.rows > b.rows : a.cache_level < b.cache_level;
   });
-  return with_remainders(wanted, most_chains(product.kind));
+  return with_remainders(machine, product, wanted);
 }
 
 std::vector<Tile> legal_tiles(const TiledProduct &product, const Tile &like) {
@@ -281,7 +308,7 @@ std::vector<Tile> legal_tiles(const TiledProduct &product, const Tile &like) {
     if (same_use(tile, like) && registers_needed(machine, product, tile) <= machine.registers) all.push_back(tile);
   };
   for (bool gate_by_gate : {false, true}) {
-    if (gate_by_gate && product.gates == 1) continue;  // the same
+    if (gate_by_gate && (product.gates == 1 || product.kind == HRNN_FUSED_STEP)) continue;  // the same; unrolled
     for (int panels : {1, 2, 3, 4, 8})
       for (int rows : {1, 2, 3, 4, 6, 8, 10, 12, 14, 16})
         for (int unroll : {1, 2, 4})

@@ -13,29 +13,35 @@ namespace hrnn {
 
 // The tiles that cover any problem on this machine for a product of `gates` gates: for many rows (bound by arithmetic), for
 // two (bound by the bandwidth of the weights), for one (bound by latency with weights in the first-level cache, by
-// bandwidth beyond), for as many as remain beside whole tiles; each kind also with one panel, for the remainder. Kernels that compute two products of one row side by
-// side (fused steps) have those for one row. What is in `tuned` for the product takes the place of what the rules say.
+// bandwidth beyond), for as many as remain beside whole tiles; each kind also with one panel, for the remainder. Fused steps have
+// those for one row, and one for half a panel. What is in `tuned` for the product takes the place of what the rules say.
 std::vector<Tile> tiles(const TiledProduct &product, const std::vector<TunedTile> &tuned = shipped_tiles());
 
 // Everything that may be tried for the use that `like` is made for: tiles whose accumulators fit the registers.
 std::vector<Tile> legal_tiles(const TiledProduct &product, const Tile &like);
 
-// The loops of products followed by something pointwise:
-//   product(lane, gate, panel, row, chain) = bias of chain 0; product += weights * operand over the chain's k
-//   output(lane, ..., panel, row) = f(products, ...)
+// The loops of sums of products followed by something pointwise:
+//   product(lane, gate, panel, row, chain) = bias of chain 0; product += weights * operand over the chain's k, for each term
+//   output(lane, ..., panel, row) = f(product, ...)
 // k runs over blocks of elements, of each chain in turn; where there is more than one of either, what is left of k follows
 // in a second update. `operand` is a block of it, `sums` the chains' sum, which the output reads.
-struct Product {
-  Halide::Func func, sums, operand;
+struct ProductTerm {
+  Halide::Func operand;
   Halide::RVar element, block, rest;
+  bool has_rest;
+};
+
+struct Product {
+  Halide::Func func, sums;
+  std::vector<ProductTerm> terms;
   Halide::Var chain;
 };
 
 struct ProductLoops {
   Halide::Func output;                 // the Func whose tiles are computed one after another
-  std::vector<Product> products;
+  Product product;
   Halide::Var lane, gate, panel, row;  // gate: undefined in output when it has no gate dimension
-  int lanes, gates;
+  int lanes, gates;                    // gates: of the product
   bool output_has_gate;
 };
 

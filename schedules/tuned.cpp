@@ -113,11 +113,11 @@ TunedTile parse_entry(const Json &json, const std::string &where, const std::str
 
 bool operator==(const Tile &a, const Tile &b) {
   return a.panels == b.panels && a.rows == b.rows && a.gate_by_gate == b.gate_by_gate && a.unroll == b.unroll &&
-         a.chains == b.chains && a.cache_level == b.cache_level;
+         a.chains == b.chains && a.cache_level == b.cache_level && a.half == b.half;
 }
 
 bool same_use(const Tile &a, const Tile &b) {
-  return rows_class(a) == rows_class(b) && a.cache_level == b.cache_level;
+  return rows_class(a) == rows_class(b) && a.cache_level == b.cache_level && a.half == b.half;
 }
 
 bool operator==(const TiledProduct &a, const TiledProduct &b) {

@@ -23,6 +23,7 @@ struct Tile {
   bool gate_by_gate;
   int unroll, chains;
   int cache_level;
+  bool half = false;  // only the first half of a panel's units, for layers that have no more
 };
 bool operator==(const Tile &a, const Tile &b);
 // The widest: runtime/src/product_call.cpp walks weights in stretches of whole tiles.

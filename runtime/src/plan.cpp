@@ -93,7 +93,7 @@ bool init_calls(hrnn_state *state) {
   for (int64_t d = 0; d < plan.directions; d++) {
     DirectionState &s = state->directions[d];
     s.whole.init(plan, d, state->max_batch, 0, 1);
-    s.fused.init(plan, d);
+    for (int64_t i = 0; i < plan.cell.phases; i++) s.fused[i].init(plan, d, i);
     if (state->share_count == 0) continue;
     s.shares = static_cast<Share *>(malloc(sizeof(Share) * size_t(count)));
     if (s.shares == nullptr) return false;

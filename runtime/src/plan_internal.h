@@ -80,7 +80,7 @@ struct DirectionState {
   uint8_t *gathered;   // [chunk_rows, input]: rows of x that do not lie at one distance
   Share whole;
   Share *shares;  // of a team's threads, where they divide the panels
-  FusedCall fused;
+  FusedCall fused[HRNN_MAX_PHASES];
 };
 
 inline uint8_t *state_row(const hrnn_plan &plan, uint8_t *base, int64_t row) {

@@ -46,6 +46,12 @@ void WeightTensors::init(int32_t dtype, int64_t gates, int64_t panels, int64_t i
   bias.host() = bytes_at(packed, product.bias_offset);
 }
 
+void WeightTensors::move(int64_t panels) {
+  const int64_t bytes = weights.buffer.type_bits / 8;
+  weights.host() += panels * weights.dims[3].stride * bytes;
+  bias.host() += panels * bias.dims[2].stride * bytes;
+}
+
 void ProjectionCall::init(const KernelSet &kernels, int32_t dtype, int64_t gates, int64_t panels, int64_t inner,
                           const void *packed, const PackedProduct &product, int64_t begin, int64_t end) {
   kernels_ = &kernels;
@@ -83,47 +89,6 @@ int ProjectionCall::run_rows(int64_t rows, const uint8_t *x, int64_t x_stride, u
     out_.host() = bytes_at(out, (r.row * out_stride + panel * panel_values_) * element_);
     void *args[] = {weights_.weights.arg(), weights_.bias.arg(), x_.arg(), out_.arg()};
     if (int error = r.kernel->entry(args)) return error;
-  }
-  return 0;
-}
-
-void FusedCall::init(const hrnn_plan &plan, int64_t direction) {
-  const LayerKernels &chosen = plan.choice.directions[direction];
-  cover_ = Cover(chosen.fused, plan.panels, 1);
-  if (cover_.empty()) return;
-  const int32_t dtype = plan.problem.dtype;
-  panel_bytes_ = plan.lanes * plan.element;
-  x_weights_.init(dtype, plan.cell.gates, plan.panels, plan.input, plan.projection(direction), plan.layout.projection);
-  weights_.init(dtype, plan.cell.gates, plan.panels, plan.hidden, plan.phase(direction, 0), plan.layout.phases[0]);
-  auto init_row = [&](Tensor<2> *t, int64_t extent) {
-    t->init(dtype);
-    t->set(0, extent, 1);
-    t->set(1, 1, extent);
-    return t->arg();
-  };
-  auto init_panels = [&](Tensor<3> *t) {
-    t->init(dtype);
-    t->set(0, plan.lanes, 1);
-    t->set(1, plan.panels, plan.lanes);
-    t->set(2, 1, plan.padded());
-    return t->arg();
-  };
-  int n = 0;
-  for (void *arg : {x_weights_.weights.arg(), x_weights_.bias.arg(), init_row(&x_, plan.input), weights_.weights.arg(),
-                    weights_.bias.arg(), init_row(&operand_, plan.hidden), init_panels(&state_)})
-    args_[n++] = arg;
-  if (chosen.any_activation) append_activation_arguments(plan, direction, args_, &n);
-  args_[n++] = init_panels(&out_);
-}
-
-int FusedCall::run(const uint8_t *x, const uint8_t *h, uint8_t *out) {
-  x_.host() = const_cast<uint8_t *>(x);
-  operand_.host() = state_.host() = const_cast<uint8_t *>(h);
-  for (const Rectangle &r : cover_) {
-    out_.dims[1].extent = int32_t(r.panels);
-    out_.dims[1].min = int32_t(r.panel);
-    out_.host() = out + r.panel * panel_bytes_;
-    if (int error = r.kernel->entry(args_)) return error;
   }
   return 0;
 }
@@ -196,6 +161,66 @@ int StepCall::run_panels(const Cover &cover, int64_t first_panel, uint8_t *const
     if (int error = r.kernel->entry(args_)) return error;
   }
   return 0;
+}
+
+void FusedCall::init(const hrnn_plan &plan, int64_t direction, int64_t phase) {
+  const LayerKernels &chosen = plan.choice.directions[direction];
+  cover_ = Cover(chosen.fused[phase], plan.panels, 1);
+  if (cover_.empty()) return;
+  const int32_t dtype = plan.problem.dtype;
+  panel_bytes_ = plan.lanes * plan.element;
+  outputs_ = phase + 1 == plan.cell.phases ? 1 : 1 + plan.carried;
+  carried_in_ = phase > 0 ? plan.carried : 0;
+  x_weights_.init(dtype, plan.cell.gates, plan.panels, plan.input, plan.projection(direction), plan.layout.projection);
+  weights_.init(dtype, plan.cell.gates_of_phase(phase), plan.panels, plan.hidden, plan.phase(direction, phase),
+                plan.layout.phases[phase]);
+  auto init_row = [&](Tensor<2> *t, int64_t extent) {
+    t->init(dtype);
+    t->set(0, extent, 1);
+    t->set(1, 1, extent);
+    return t->arg();
+  };
+  auto init_panels = [&](Tensor<3> *t) {
+    t->init(dtype);
+    t->set(0, plan.lanes, 1);
+    t->set(1, plan.panels, plan.lanes);
+    t->set(2, 1, plan.padded());
+    return t->arg();
+  };
+  int n = 0;
+  for (void *arg : {x_weights_.weights.arg(), x_weights_.bias.arg(), init_row(&x_, plan.input), weights_.weights.arg(),
+                    weights_.bias.arg(), init_row(&operand_, plan.hidden), init_panels(&state_)})
+    args_[n++] = arg;
+  for (int64_t i = 0; i < carried_in_; i++) args_[n++] = init_panels(&carried_[i]);
+  if (chosen.any_activation) append_activation_arguments(plan, direction, args_, &n);
+  for (int64_t i = 0; i < outputs_; i++) args_[n++] = init_panels(&out_[i]);
+}
+
+int FusedCall::run(const StepCall::Addresses &at, bool backward) {
+  x_.host() = const_cast<uint8_t *>(at.input);
+  operand_.host() = const_cast<uint8_t *>(at.operand);
+  const int64_t rectangles = cover_.end() - cover_.begin();
+  for (int64_t i = 0; i < rectangles; i++) {
+    const Rectangle &r = cover_.begin()[backward ? rectangles - 1 - i : i];
+    const int64_t tiles = r.panels / r.kernel->panels;
+    for (int64_t t = 0; t < tiles; t++)
+      if (int error = run_tile(*r.kernel, r.panel + (backward ? tiles - 1 - t : t) * r.kernel->panels, at)) return error;
+  }
+  return 0;
+}
+
+// Fused kernels compute the first tile of what they are given.
+int FusedCall::run_tile(const hrnn_kernel &kernel, int64_t panel, const StepCall::Addresses &at) {
+  if (panel != panel_) {
+    x_weights_.move(panel - panel_);
+    weights_.move(panel - panel_);
+    panel_ = panel;
+  }
+  const int64_t offset = panel * panel_bytes_;
+  state_.host() = bytes_at(at.state, offset);
+  for (int64_t i = 0; i < carried_in_; i++) carried_[i].host() = at.carried[i] + offset;
+  for (int64_t i = 0; i < outputs_; i++) out_[i].host() = at.outputs[i] + offset;
+  return kernel.entry(args_);
 }
 
 }  // namespace hrnn

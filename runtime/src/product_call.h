@@ -18,6 +18,8 @@ struct WeightTensors {
   Tensor<3> bias;
 
   void init(int32_t dtype, int64_t gates, int64_t panels, int64_t inner, const void *packed, const PackedProduct &product);
+  // Moves on by that many panels, or back.
+  void move(int64_t panels);
 };
 
 // Rows of x to rows of projections: out = x W' + b.
@@ -39,25 +41,6 @@ class ProjectionCall {
   Tensor<4> out_;
   const KernelSet *kernels_;
   int64_t begin_, panels_, panel_values_, element_;
-};
-
-// A whole time step of one row.
-class FusedCall {
- public:
-  // Does nothing where the plan has no fused kernels.
-  void init(const hrnn_plan &plan, int64_t direction);
-  bool usable() const { return !cover_.empty(); }
-
-  // `h`: the state before; the one after goes to `out`.
-  int run(const uint8_t *x, const uint8_t *h, uint8_t *out);
-
- private:
-  WeightTensors x_weights_, weights_;
-  Tensor<2> x_, operand_;
-  Tensor<3> state_, out_;
-  void *args_[7 + kMostActivationArguments + 1];
-  int64_t panel_bytes_;
-  Cover cover_;
 };
 
 // One phase of a time step.
@@ -89,6 +72,28 @@ class StepCall {
   int64_t stretch_;            // panels of a stretch: as many as are computed between two turns
   int64_t covered_rows_ = -1;  // for which the covers were made
   Cover stretch_cover_, last_cover_;
+};
+
+// One phase of a time step of one row, products with the input included.
+class FusedCall {
+ public:
+  // Does nothing where the plan has no fused kernels.
+  void init(const hrnn_plan &plan, int64_t direction, int64_t phase);
+  bool usable() const { return !cover_.empty(); }
+
+  // As StepCall::run(), with the input itself instead of its projections.
+  int run(const StepCall::Addresses &at, bool backward);
+
+ private:
+  int run_tile(const hrnn_kernel &kernel, int64_t panel, const StepCall::Addresses &at);
+
+  WeightTensors x_weights_, weights_;
+  int64_t panel_ = 0;  // of the weights
+  Tensor<2> x_, operand_;
+  Tensor<3> state_, carried_[HRNN_MAX_CARRIED], out_[1 + HRNN_MAX_CARRIED];
+  void *args_[7 + HRNN_MAX_CARRIED + kMostActivationArguments + 1 + HRNN_MAX_CARRIED];
+  int64_t outputs_, carried_in_, panel_bytes_;
+  Cover cover_;
 };
 
 }  // namespace hrnn

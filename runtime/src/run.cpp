@@ -99,22 +99,39 @@ void zero_past_the_ends(const Pass &pass) {
   }
 }
 
-// One time step of a share: from d.h[current] to the other half, with the projections at `input`. Threads meet after each
-// phase, since the next one reads what all have written.
-int run_step(const Pass &pass, Share &share, int current, int64_t step, const uint8_t *input, int64_t rows, Barrier *barrier) {
-  const hrnn_plan &plan = *pass.plan;
-  DirectionState &d = pass.state->directions[pass.direction];
+// Calls run(phase, addresses) for each phase of a step, whose input or its projections are at `input`, with where it reads and
+// writes: from d.h[current] to the other half. Returns the first failure, but goes on.
+template <class Run>
+int run_phases(const hrnn_plan &plan, const DirectionState &d, int current, const uint8_t *input, Run run) {
   uint8_t *between[1 + HRNN_MAX_CARRIED] = {d.operand, d.carried[0], d.carried[1], d.carried[2]};
   uint8_t *from = d.h[current], *to = d.h[1 - current];
   int code = 0;
   for (int64_t phase = 0; phase < plan.cell.phases; phase++) {
     const bool last = phase + 1 == plan.cell.phases;
-    const StepCall::Addresses at = {input, phase == 0 ? from : d.operand, from, d.carried, last ? &to : between};
-    const int failed = share.phases[phase].run(rows, at, step % 2 == 1);
+    const int failed = run(phase, StepCall::Addresses{input, phase == 0 ? from : d.operand, from, d.carried, last ? &to : between});
     if (code == 0) code = failed;
-    if (barrier != nullptr) barrier->wait();
   }
-  copy_outputs(pass, Columns(plan, share), step, rows, to);
+  return code;
+}
+
+// A step of one row, of all panels; every other one backward: what the one before used last is still in the cache.
+int run_fused(const hrnn_plan &plan, DirectionState &d, const uint8_t *x) {
+  return run_phases(plan, d, d.current, x, [&](int64_t phase, const StepCall::Addresses &at) {
+    return d.fused[phase].run(at, d.current == 1);
+  });
+}
+
+// One time step of a share: from d.h[current] to the other half, with the projections at `input`. Threads meet after each
+// phase, since the next one reads what all have written.
+int run_step(const Pass &pass, Share &share, int current, int64_t step, const uint8_t *input, int64_t rows, Barrier *barrier) {
+  const hrnn_plan &plan = *pass.plan;
+  DirectionState &d = pass.state->directions[pass.direction];
+  const int code = run_phases(plan, d, current, input, [&](int64_t phase, const StepCall::Addresses &at) {
+    const int failed = share.phases[phase].run(rows, at, step % 2 == 1);
+    if (barrier != nullptr) barrier->wait();
+    return failed;
+  });
+  copy_outputs(pass, Columns(plan, share), step, rows, d.h[1 - current]);
   return code;
 }
 
@@ -165,9 +182,9 @@ hrnn_status run_direction(const Pass &pass, hrnn_error *error) {
   DirectionState &d = pass.state->directions[pass.direction];
   const int64_t batch = pass.args->batch, total = batch == 0 ? 0 : pass.length(0);
   if (total == 0) return HRNN_OK;
-  if (batch > 1 || total > 1 || !d.fused.usable()) return finish(pass, total, run_share(pass, d.whole, nullptr), error);
+  if (batch > 1 || total > 1 || !d.fused[0].usable()) return finish(pass, total, run_share(pass, d.whole, nullptr), error);
   uint8_t *to = d.h[1 - d.current];
-  const int code = d.fused.run(x_at(pass, 0, 0), d.h[d.current], to);
+  const int code = run_fused(*pass.plan, d, x_at(pass, 0, 0));
   copy_outputs(pass, Columns(*pass.plan, d.whole), 0, 1, to);
   return finish(pass, 1, code, error);
 }
@@ -355,7 +372,7 @@ bool is_single_step(const hrnn_plan *plan, const hrnn_state *state, const hrnn_r
   return plan != nullptr && state != nullptr && args != nullptr && args->struct_size == sizeof(hrnn_run_args) &&
          state->plan == plan && args->time == 1 && args->batch == 1 && state->max_batch == 1 && args->x != nullptr &&
          args->lengths == nullptr && args->h0 == nullptr && plan->problem.direction == HRNN_FORWARD &&
-         state->directions[0].fused.usable();
+         state->directions[0].fused[0].usable();
 }
 
 // memcpy() for a few rows of 16 bytes and a rest, without a call.
@@ -369,7 +386,7 @@ hrnn_status single_step(const hrnn_plan &plan, hrnn_state &state, const hrnn_run
   DirectionState &d = state.directions[0];
   const size_t bytes = size_t(plan.hidden * plan.element);
   const uint8_t *h = d.h[1 - d.current];
-  const int code = d.fused.run(static_cast<const uint8_t *>(args.x), d.h[d.current], d.h[1 - d.current]);
+  const int code = run_fused(plan, d, static_cast<const uint8_t *>(args.x));
   d.current = 1 - d.current;
   if (args.y != nullptr) copy_row(args.y, h, bytes);
   if (args.h_n != nullptr) copy_row(args.h_n, h, bytes);

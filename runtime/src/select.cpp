@@ -59,16 +59,21 @@ bool weights_fit(const hrnn_kernel &k, const CacheSizes &caches, int64_t weight_
   return k.cache_level == 0 || weight_bytes <= (k.cache_level == 1 ? caches.l1 : caches.l2);
 }
 
+// Kernels of part of a panel are for layers that have no other units.
+bool units_fit(const hrnn_kernel &k, int64_t hidden) { return k.lanes == 0 || hidden <= k.lanes; }
+
 bool inner_fits(const hrnn_kernel &k, int64_t inner) { return k.inner == 0 || k.inner == inner; }
 
-// Adds a kernel where preference puts it; for one tile, the kernel made for this very size wins, then the one made for the
-// cache that the weights are in.
+// Adds a kernel where preference puts it; for one tile, the kernel that leaves out units the layer does not have wins, then
+// the one made for this very size, then the one made for the cache that the weights are in.
 void insert(KernelSet *set, const hrnn_kernel *kernel) {
   int at = 0;
   for (; at < set->count; at++) {
     const hrnn_kernel *other = set->kernels[at];
     if (other->rows == kernel->rows && other->panels == kernel->panels) {
-      const bool better = kernel->inner != other->inner ? kernel->inner != 0 : kernel->cache_level != 0;
+      const bool better = kernel->lanes != other->lanes   ? kernel->lanes != 0
+                          : kernel->inner != other->inner ? kernel->inner != 0
+                                                          : kernel->cache_level != 0;
       if (better) set->kernels[at] = kernel;
       return;
     }
@@ -147,8 +152,22 @@ KernelSet collect_steps(const KernelSource &source, const hrnn_target *target, c
   return collect(source, [&](const hrnn_kernel &k) {
     return k.kind == kind && same_target(k.target, target) && k.dtype == uint32_t(p.dtype) && k.phase == phase &&
            strcmp(k.cell, p.cell) == 0 && inner_fits(k, p.hidden_size) && activations_fit(k, p, direction) == wanted &&
-           weights_fit(k, caches, weight_bytes);
+           units_fit(k, p.hidden_size) && weights_fit(k, caches, weight_bytes);
   });
+}
+
+// Fused steps, all phases or none.
+void choose_fused(const KernelSource &source, const hrnn_target *target, const hrnn_problem &p, const CellShape &cell,
+                  int direction, Fit fit, const CacheSizes &caches, LayerKernels *chosen) {
+  const ProductShape both = {cell.gates, p.hidden_size, p.input_size + p.hidden_size};
+  bool complete = true;
+  for (int64_t phase = 0; phase < cell.phases; phase++) {
+    chosen->fused[phase] = collect_steps(source, target, p, HRNN_FUSED_STEP, uint32_t(phase), direction, fit, caches,
+                                         both.bytes(p.dtype));
+    complete = complete && covers(chosen->fused[phase]);
+  }
+  for (KernelSet &set : chosen->fused)
+    if (!complete) set.count = 0;
 }
 
 // True when one direction can be computed on `target`; else says in `lines` what is missing.
@@ -169,9 +188,7 @@ bool choose_direction(const KernelSource &source, const hrnn_target *target, con
       complete = covers(chosen->phases[phase]);
     }
     if (!complete) continue;
-    const ProductShape both = {cell.gates, p.hidden_size, p.input_size + p.hidden_size};
-    chosen->fused = collect_steps(source, target, p, HRNN_FUSED_STEP, 0, direction, fit, caches, both.bytes(p.dtype));
-    if (!covers(chosen->fused)) chosen->fused.count = 0;
+    choose_fused(source, target, p, cell, direction, fit, caches, chosen);
     chosen->any_activation = fit == Fit::General;
     return true;
   }

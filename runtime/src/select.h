@@ -20,7 +20,7 @@ struct KernelSet {
 struct LayerKernels {
   KernelSet projection;
   KernelSet phases[HRNN_MAX_PHASES];
-  KernelSet fused;      // for calls of one step of one row; may be empty
+  KernelSet fused[HRNN_MAX_PHASES];  // for calls of one step of one row; all may be empty
   bool any_activation;  // the phases take kinds, alpha, beta and clip as arguments
 };
 

@@ -502,7 +502,7 @@ TEST(Select, TakesATableOfAnotherAbiVersionForNothing) {
   hrnn_error error;
   EXPECT_EQ(hrnn_plan_create(&problem, &weights, &options, &plan, &error), HRNN_CORRUPT_MODEL);
   EXPECT_EQ(plan, nullptr);
-  EXPECT_SAYS(error.message, "kernel table 0 was made for ABI version 3; this library has 2");
+  EXPECT_SAYS(error.message, "kernel table 0 was made for ABI version 4; this library has 3");
 }
 
 TEST(Select, WritesNoMoreThanItsTextsHold) {
@@ -561,6 +561,25 @@ TEST(Select, TakesKernelsForTheFirstLevelCacheWhereTheWeightsFit) {
   machine.cache_bytes[1] = 3 * 64 * 64 * 4;
   EXPECT_STREQ(selected(1, 64).step, "wide_step step_avx512");
   EXPECT_STREQ(selected(1, 65).step, "step_avx512");
+}
+
+TEST(Select, TakesKernelsOfPartOfAPanelForLayersThatHaveNoMore) {
+  Table table;
+  table.gru(kAvx512Target);
+  hrnn_kernel &half = table.step(kAvx512Target, "gru", {HRNN_SIGMOID, HRNN_TANH}, "half_step");
+  half.lanes = 8;
+  auto selected = [&](int64_t hidden) {
+    return std::string(select({table.get()}, machine_with(kAvx512), gru_problem(hidden)).selection.step);
+  };
+  EXPECT_EQ(selected(1), "half_step");
+  EXPECT_EQ(selected(8), "half_step");
+  EXPECT_EQ(selected(9), "step_avx512");
+  EXPECT_EQ(selected(24), "step_avx512");
+  // Before a kernel for the very size, which computes the rest of the panel too.
+  table.step(kAvx512Target, "gru", {HRNN_SIGMOID, HRNN_TANH}, "sized_step").inner = 8;
+  EXPECT_EQ(selected(8), "half_step");
+  half.inner = 7;
+  EXPECT_EQ(selected(8), "sized_step");
 }
 
 // ---- Machines detected ------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a struct below changes incompatibly; embedded objects carry the value they were made with. */
-#define HRNN_ABI_VERSION 2u
+#define HRNN_ABI_VERSION 3u
 
 /* ---- Statuses and messages ---------------------------------------------------------------------------------- */
 
@@ -105,7 +105,7 @@ typedef struct hrnn_activation {
 typedef enum hrnn_kernel_kind {
   HRNN_PROJECTION = 1, /* products + bias of all gates, for rows of input: the GEMM hoisted out of the time loop */
   HRNN_STEP = 2,       /* one phase of one time step of a cell: product with the state, activations, blend */
-  HRNN_FUSED_STEP = 3  /* a time step of one row of a cell with one phase, product with the input included */
+  HRNN_FUSED_STEP = 3  /* a step of one row with the products of the input included; a call computes one tile */
 } hrnn_kernel_kind;
 
 /* What a target needs of a machine, as bit numbers: instruction sets (of the processor, with registers that the operating
@@ -166,7 +166,7 @@ typedef struct hrnn_kernel {
   int32_t defaults[HRNN_MAX_ACTIVATIONS];    /* step: the cell's activations where a problem names none */
   uint32_t inner;           /* length of the product compiled in (projection: I; step: H), 0 = any */
   uint32_t cache_level;     /* for weights that stay in the cache of this level; 0 = wherever they lie */
-  uint32_t reserved;
+  uint32_t lanes;           /* units computed of a panel, for layers that have no more; 0 = all */
 } hrnn_kernel;
 
 struct hrnn_device; /* a GPU backend: see hrnn/device.h */

@@ -273,7 +273,7 @@ void add_bench(CLI::App &app) {
       "Model files (.onnx), descriptors of layers such as gru:lbr:i64h64:b1:t100:fwd:f32, files of those");
   command->add_option("--variant", options->variant,
                       "Use this instruction set or kernel variant instead of choosing (see hrnn kernels)");
-  command->add_option("--threads", options->threads, "Threads for whole sequences of large layers")
+  command->add_option("--threads", options->threads, "Threads for whole sequences")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
   command->add_option("--dim", options->dims, "NAME=SIZE of a model's dynamic dimension (others are 1)");

@@ -11,6 +11,7 @@ namespace {
 struct Options {
   std::string model, variant;
   std::vector<std::string> dims;
+  uint32_t threads = 1;
   bool json = false;
 };
 
@@ -92,7 +93,8 @@ void explain(const Options &options) {
   const Sizes sizes = parse_sizes(options.dims);
   const Model graph = load(options.model);
   const CompiledModel model = lower(*graph);
-  const Session session = make_session(model, options.variant, options.model);
+  const Team team = make_team(options.threads);
+  const Session session = make_session(model, options.variant, options.model, team.get());
   check_names(session.get(), sizes, options.model);
   hrnn_machine machine{};
   machine.struct_size = sizeof machine;
@@ -115,6 +117,7 @@ void add_explain(CLI::App &app) {
   command->add_option("MODEL", options->model, "Model file (.onnx)")->required();
   command->add_option("--variant", options->variant, "Use this instruction set or kernel variant instead of choosing");
   command->add_option("--dim", options->dims, "NAME=SIZE of a dynamic dimension, for the memory (others count as 1)");
+  command->add_option("--threads", options->threads, "Threads of a run, for the memory");
   command->add_flag("--json", options->json, "Print JSON");
   command->callback([options] { explain(*options); });
 }

@@ -42,7 +42,7 @@ void add_run(CLI::App &app) {
   command->add_option("--variant", options->variant,
                       "Use this instruction set or kernel variant instead of choosing (see hrnn kernels)");
   add_extract(command, &options->extract);
-  command->add_option("--threads", options->threads, "Threads for whole sequences of large layers")
+  command->add_option("--threads", options->threads, "Threads for whole sequences")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
   command->callback([options] { run(*options); });

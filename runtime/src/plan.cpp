@@ -103,6 +103,9 @@ bool init_calls(hrnn_state *state) {
   return true;
 }
 
+// Between what two threads write: processors fetch cache lines in pairs, or several ahead.
+constexpr int64_t kApartBytes = 256;
+
 // Where everything of a state lies from `base` on; returns how many bytes there are.
 int64_t lay_out(hrnn_state *state, uint8_t *base) {
   const hrnn_plan &plan = *state->plan;
@@ -115,6 +118,7 @@ int64_t lay_out(hrnn_state *state, uint8_t *base) {
   const int64_t h_bytes = state->max_batch * plan.padded() * plan.element;
   for (int64_t i = 0; i < plan.directions; i++) {
     DirectionState &d = state->directions[i];
+    if (plan.team != nullptr) add(kApartBytes);
     for (uint8_t *&half : d.h) half = add(h_bytes);
     if (plan.cell.phases > 1) d.operand = add(h_bytes);
     for (int64_t c = 0; plan.cell.phases > 1 && c < plan.carried; c++) d.carried[c] = add(h_bytes);
@@ -122,6 +126,7 @@ int64_t lay_out(hrnn_state *state, uint8_t *base) {
   for (int64_t i = 0; i < plan.directions; i++) {
     DirectionState &d = state->directions[i];
     const bool own = i == 0 || plan.team != nullptr;  // directions that run at the same time need one each
+    if (plan.team != nullptr) add(kApartBytes);
     d.projected = own ? add(state->chunk_rows * plan.row_values() * plan.element) : state->directions[0].projected;
     d.gathered = state->directions[0].gathered;
     if (own && state->max_batch > 1) d.gathered = add(state->chunk_rows * plan.input * plan.element);

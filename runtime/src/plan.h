@@ -11,6 +11,20 @@ namespace hrnn {
 hrnn_status plan_create_packed(const hrnn_problem *problem, const void *packed, const hrnn_options *options,
                                hrnn_plan **plan, hrnn_error *error);
 
+// Arguments of hrnn_plan_run.
+struct LayerCall {
+  const hrnn_plan *plan;
+  hrnn_state *state;
+  const hrnn_run_args *args;
+};
+
+constexpr int kMostLayers = 8;  // that are given at once
+
+// Runs one layer or more of those given (`count`, at least one), which would be run one after the other: with a team, some
+// that do not wait for each other, or that follow each other step by step, at the same time. `*done`: how many; those that
+// succeeded, if one failed.
+hrnn_status run_layers(const LayerCall *calls, int count, int *done, hrnn_error *error);
+
 // One dense product y = x wT + b on projection kernels.
 struct DensePlan;
 hrnn_status dense_plan_create(int32_t dtype, int64_t in_features, int64_t out_features, const void *packed,

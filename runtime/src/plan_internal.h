@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What plan.cpp (CPU) and device_run.cpp (GPU) share.
+// What plan.cpp, run.cpp and parallel.cpp (CPU) and device_run.cpp (GPU) share.
 #pragma once
 #include "array.h"
 #include "machine.h"
@@ -118,6 +118,37 @@ struct Pass {
   // Rows with length > step; `most` is known to be at least as many.
   int64_t active(int64_t step, int64_t most) const;
   int64_t active(int64_t step) const { return active(step, args->batch); }
+  int64_t steps() const { return args->batch == 0 ? 0 : length(0); }  // of the longest
+};
+
+// Steps [begin, end) of a share's panels. Goes on when a kernel fails, since other threads would wait for this one; returns
+// the first failure. Whoever has run all steps finishes them, which turns DirectionState::current.
+int run_steps(const Pass &pass, Share &share, int64_t begin, int64_t end, Barrier *barrier);
+// The same of all panels, in the way that one thread does it.
+int run_alone(const Pass &pass, int64_t begin, int64_t end);
+// Asks for the inputs of these steps, which another thread has just written: one after the other they would be waited for.
+void fetch_inputs(const Pass &pass, int64_t begin, int64_t end);
+hrnn_status finish_steps(const Pass &pass, int code, hrnn_error *error);
+
+// A run of a layer, from the check of its arguments on.
+struct LayerRun {
+  hrnn_run_args args;  // with every stride filled in
+  Pass passes[2];      // point at `args`
+  bool stream;
+  int before;  // which half the state was in
+
+  LayerRun() = default;
+  LayerRun(const LayerRun &) = delete;
+  LayerRun &operator=(const LayerRun &) = delete;
+
+  hrnn_status check(const LayerCall &call, bool is_stream, hrnn_error *error);
+  void begin();  // reads lengths and initial states
+  hrnn_status run_alone(hrnn_error *error);
+  void end();  // writes what is left: final states, and zeros past the ends of sequences
+
+  const hrnn_plan &plan() const { return *passes[0].plan; }
+  const hrnn_state &state() const { return *passes[0].state; }
+  int64_t directions() const { return plan().directions; }
 };
 
 void append_activation_arguments(const hrnn_plan &plan, int64_t direction, void **args, int *count);

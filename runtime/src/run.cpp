@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Running a layer on a CPU: stretches of projections and steps, rows by falling length.
+// Running a layer on a CPU: stretches of projections and steps, rows by falling length. parallel.cpp: by several threads.
 #include <algorithm>
 #include <climits>
 #include <cstring>
@@ -144,17 +144,21 @@ void keep_ended(const Pass &pass, const Share &share, int current, int64_t still
            state_row(plan, d.h[current], b) + share.begin * kRowBytes, size_t((share.end - share.begin) * kRowBytes));
 }
 
-// All steps of a share's panels. Goes on when a kernel fails, since other threads would wait for this one; returns the
-// first failure. The caller turns d.current.
-int run_share(const Pass &pass, Share &share, Barrier *barrier) {
+hrnn_status kernel_failed(const hrnn_plan &plan, int code, hrnn_error *error) {
+  return fail(error, HRNN_DEVICE_ERROR, "a kernel of %s returned error %d", plan.selection.variant, code);
+}
+
+}  // namespace
+
+int run_steps(const Pass &pass, Share &share, int64_t begin, int64_t end, Barrier *barrier) {
   const hrnn_plan &plan = *pass.plan;
   DirectionState &d = pass.state->directions[pass.direction];
-  const int64_t total = pass.length(0), row_bytes = plan.row_values() * plan.element;  // total: the longest
-  int code = 0, current = d.current;
-  int64_t rows = pass.args->batch;
+  const int64_t row_bytes = plan.row_values() * plan.element;
+  int code = 0, current = int((d.current + begin) % 2);
+  int64_t rows = begin == 0 ? pass.args->batch : pass.active(begin - 1);
   auto note = [&code](int failed) { code = code == 0 ? failed : code; };
-  for (Chunk chunk = {0, 0, 0}; chunk.end < total;) {
-    chunk = next_chunk(pass, chunk.end, total);
+  for (Chunk chunk = {begin, begin, 0}; chunk.end < end;) {
+    chunk = next_chunk(pass, chunk.end, end);
     note(project_chunk(pass, share, chunk, barrier));
     const uint8_t *input = d.projected;
     for (int64_t s = chunk.begin; s < chunk.end; s++, current = 1 - current) {
@@ -168,68 +172,33 @@ int run_share(const Pass &pass, Share &share, Barrier *barrier) {
   return code;
 }
 
-hrnn_status kernel_failed(const hrnn_plan &plan, int code, hrnn_error *error) {
-  return fail(error, HRNN_DEVICE_ERROR, "a kernel of %s returned error %d", plan.selection.variant, code);
+void fetch_inputs(const Pass &pass, int64_t begin, int64_t end) {
+  constexpr int64_t kMostBytes = 16384;  // half of a small first-level cache
+  const int64_t bytes = pass.plan->input * pass.plan->element;
+  int64_t left = kMostBytes;
+  for (int64_t s = begin, active = pass.args->batch; s < end; s++) {
+    active = pass.active(s, active);
+    for (int64_t b = 0; b < active && (left -= bytes) >= 0; b++)
+      for (int64_t i = 0; i < bytes; i += kRowBytes) __builtin_prefetch(x_at(pass, pass.time_of(s, b), pass.row_of(b)) + i);
+  }
 }
 
-hrnn_status finish(const Pass &pass, int64_t steps, int code, hrnn_error *error) {
+int run_alone(const Pass &pass, int64_t begin, int64_t end) {
   DirectionState &d = pass.state->directions[pass.direction];
-  d.current = int((d.current + steps) % 2);
-  return code == 0 ? HRNN_OK : kernel_failed(*pass.plan, code, error);
-}
-
-hrnn_status run_direction(const Pass &pass, hrnn_error *error) {
-  DirectionState &d = pass.state->directions[pass.direction];
-  const int64_t batch = pass.args->batch, total = batch == 0 ? 0 : pass.length(0);
-  if (total == 0) return HRNN_OK;
-  if (batch > 1 || total > 1 || !d.fused[0].usable()) return finish(pass, total, run_share(pass, d.whole, nullptr), error);
+  if (pass.args->batch > 1 || pass.steps() > 1 || !d.fused[0].usable()) return run_steps(pass, d.whole, begin, end, nullptr);
   uint8_t *to = d.h[1 - d.current];
   const int code = run_fused(*pass.plan, d, x_at(pass, 0, 0));
   copy_outputs(pass, Columns(*pass.plan, d.whole), 0, 1, to);
-  return finish(pass, 1, code, error);
+  return code;
 }
 
-// ---- Teams --------------------------------------------------------------------------------------------------------
-
-// Multiply-adds of a step that make up for waiting at the flag, and of a run that make up for waking the others: measured
-// where two threads begin to gain, and doubled.
-constexpr double kTeamStepWork = 60e3, kTeamRunWork = 4e6;
-
-bool worth_a_team(const hrnn_plan &plan, const hrnn_state &state, const hrnn_run_args &args) {
-  const double step = double(plan.cell.gates) * double(plan.padded()) * double(plan.hidden) * double(args.batch);
-  if (step * double(args.time) < kTeamRunWork) return false;
-  return state.share_count > 1 ? step / state.share_count >= kTeamStepWork / 2 : plan.directions == 2;
-}
-
-struct TeamWork {
-  const Pass *passes;
-  uint32_t shares;  // of each direction
-  Barrier barriers[2];
-  int codes[2];
-};
-
-void run_part(void *argument, uint32_t index) {
-  TeamWork *work = static_cast<TeamWork *>(argument);
-  const Pass &pass = work->passes[index / work->shares];
+hrnn_status finish_steps(const Pass &pass, int code, hrnn_error *error) {
   DirectionState &d = pass.state->directions[pass.direction];
-  const bool alone = work->shares == 1;
-  const int code = run_share(pass, alone ? d.whole : d.shares[index % work->shares],
-                             alone ? nullptr : &work->barriers[pass.direction]);
-  if (code != 0) __atomic_store_n(&work->codes[pass.direction], code, __ATOMIC_RELAXED);
+  d.current = int((d.current + pass.steps()) % 2);
+  return code == 0 ? HRNN_OK : kernel_failed(*pass.plan, code, error);
 }
 
-hrnn_status run_team(const Pass *passes, hrnn_error *error) {
-  const hrnn_plan &plan = *passes[0].plan;
-  const hrnn_state &state = *passes[0].state;
-  TeamWork work = {passes, state.share_count > 1 ? state.share_count : 1, {}, {}};
-  for (Barrier &barrier : work.barriers) barrier.init(work.shares);
-  team_run(plan.team, uint32_t(plan.directions) * work.shares, run_part, &work);
-  for (int64_t d = 0; d < plan.directions; d++) {
-    const hrnn_status status = finish(passes[d], passes[d].length(0), work.codes[d], error);
-    if (status != HRNN_OK) return status;
-  }
-  return HRNN_OK;
-}
+namespace {
 
 // ---- Arguments ----------------------------------------------------------------------------------------------------
 
@@ -393,38 +362,49 @@ hrnn_status single_step(const hrnn_plan &plan, hrnn_state &state, const hrnn_run
   return code == 0 ? HRNN_OK : kernel_failed(plan, code, error);
 }
 
-hrnn_status run(const hrnn_plan *plan, hrnn_state *state, const hrnn_run_args *args, bool stream, hrnn_error *error) {
-  hrnn_run_args full;
-  hrnn_status status = check_args(plan, state, args, stream, &full, error);
+}  // namespace
+
+hrnn_status LayerRun::check(const LayerCall &call, bool is_stream, hrnn_error *error) {
+  const hrnn_status status = check_args(call.plan, call.state, call.args, is_stream, &args, error);
   if (status != HRNN_OK) return status;
-  const bool ragged = args->lengths != nullptr && sort_rows(state, full);
-  const Pass passes[2] = {{plan, state, &full, 0, plan->problem.direction == HRNN_REVERSE, ragged},
-                          {plan, state, &full, 1, true, ragged}};
-  const int before = state->directions[0].current;
-  for (int64_t d = 0; d < plan->directions; d++) {
+  stream = is_stream;
+  for (int64_t d = 0; d < 2; d++)
+    passes[d] = {call.plan, call.state, &args, d, d == 1 || call.plan->problem.direction == HRNN_REVERSE, false};
+  return HRNN_OK;
+}
+
+void LayerRun::begin() {
+  hrnn_state *state = passes[0].state;
+  const bool ragged = args.lengths != nullptr && sort_rows(state, args);
+  before = state->directions[0].current;
+  for (int64_t d = 0; d < directions(); d++) {
+    passes[d].ragged = ragged;
     if (!stream)
       load_initial_state(passes[d]);
     else if (ragged)
       sort_state(passes[d]);
   }
-  const bool team = plan->team != nullptr && !stream && plan->choice.device == nullptr &&
-                    worth_a_team(*plan, *state, full) && passes[0].length(0) > 0 && team_acquire(plan->team);
-  if (team) {
-    status = run_team(passes, error);
-    team_release(plan->team);
-  }
-  for (int64_t d = 0; d < plan->directions && !team && status == HRNN_OK; d++)
-    status = plan->choice.device != nullptr ? device_run(passes[d], error) : run_direction(passes[d], error);
-  for (int64_t d = 0; d < plan->directions && status == HRNN_OK; d++) {
-    zero_past_the_ends(passes[d]);
-    store_final_state(passes[d]);
-    if (ragged) unsort_state(passes[d]);
-    if (stream) keep_other_rows(passes[d], before);
+}
+
+hrnn_status LayerRun::run_alone(hrnn_error *error) {
+  hrnn_status status = HRNN_OK;
+  for (int64_t d = 0; d < directions() && status == HRNN_OK; d++) {
+    if (plan().choice.device != nullptr)
+      status = device_run(passes[d], error);
+    else if (passes[d].steps() > 0)
+      status = finish_steps(passes[d], hrnn::run_alone(passes[d], 0, passes[d].steps()), error);
   }
   return status;
 }
 
-}  // namespace
+void LayerRun::end() {
+  for (int64_t d = 0; d < directions(); d++) {
+    zero_past_the_ends(passes[d]);
+    store_final_state(passes[d]);
+    if (passes[d].ragged) unsort_state(passes[d]);
+    if (stream) keep_other_rows(passes[d], before);
+  }
+}
 
 int64_t Pass::active(int64_t step, int64_t most) const {
   int64_t rows = most;
@@ -439,12 +419,20 @@ using namespace hrnn;
 extern "C" {
 
 hrnn_status hrnn_plan_run(const hrnn_plan *plan, hrnn_state *state, const hrnn_run_args *args, hrnn_error *error) {
-  return run(plan, state, args, false, error);
+  const LayerCall call = {plan, state, args};
+  int done;
+  return run_layers(&call, 1, &done, error);
 }
 
 hrnn_status hrnn_stream(const hrnn_plan *plan, hrnn_state *state, const hrnn_run_args *args, hrnn_error *error) {
   if (is_single_step(plan, state, args)) return single_step(*plan, *state, *args, error);
-  return run(plan, state, args, true, error);
+  LayerRun run;
+  hrnn_status status = run.check({plan, state, args}, true, error);
+  if (status != HRNN_OK) return status;
+  run.begin();
+  status = run.run_alone(error);
+  if (status == HRNN_OK) run.end();
+  return status;
 }
 
 }  // extern "C"

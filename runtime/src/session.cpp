@@ -7,6 +7,7 @@
 
 #include "select.h"
 #include "status.h"
+#include "team.h"
 
 hrnn_session::~hrnn_session() {
   for (hrnn::SessionOp &op : ops) {
@@ -416,9 +417,8 @@ class Executor {
 
   hrnn_status run() {
     for (size_t i = 0; i < s_.instruction_count; ++i) {
-      const Instruction &instruction = s_.instructions[i];
-      const hrnn_status status = execute(instruction);
-      if (status != HRNN_OK) return fail_in(&s_, s_.program.ops[instruction.op], status, error_);
+      const hrnn_status status = is_layer(i) && !s_.streaming ? run_layers(&i) : execute(s_.instructions[i]);
+      if (status != HRNN_OK) return fail_in(&s_, s_.program.ops[s_.instructions[i].op], status, error_);
     }
     return HRNN_OK;
   }
@@ -462,7 +462,7 @@ class Executor {
         return HRNN_OK;
       }
       case Action::kRunDense: return run_dense(instruction);
-      case Action::kRunLayer: return run_layer(instruction);
+      case Action::kRunLayer: return stream_layer(instruction);
     }
     return HRNN_OK;
   }
@@ -569,15 +569,37 @@ class Executor {
     return HRNN_OK;
   }
 
-  hrnn_status run_layer(const Instruction &instruction) {
-    SessionOp &state = s_.ops[instruction.op];
+  bool is_layer(size_t i) const { return i < s_.instruction_count && s_.instructions[i].action == Action::kRunLayer; }
+
+  hrnn_run_args layer_args(const Instruction &instruction) const {
     hrnn_run_args args = instruction.args;
     args.x = at(instruction.operands[0]);
     args.lengths = reinterpret_cast<const int32_t *>(at(instruction.operands[1]));
     args.h0 = at(instruction.operands[2]);
     args.y = at(instruction.operands[3]);
     args.h_n = at(instruction.operands[4]);
-    if (!s_.streaming) return hrnn_plan_run(state.plan, state.state, &args, error_);
+    return args;
+  }
+
+  // The layer at instruction *i, and those after it that run at the same time; *i becomes the last of them, or the one that
+  // failed.
+  hrnn_status run_layers(size_t *i) {
+    hrnn_run_args args[kMostLayers];
+    LayerCall calls[kMostLayers];
+    int count = 0, done;
+    for (; count < kMostLayers && is_layer(*i + size_t(count)); ++count) {
+      const Instruction &instruction = s_.instructions[*i + size_t(count)];
+      args[count] = layer_args(instruction);
+      calls[count] = {s_.ops[instruction.op].plan, s_.ops[instruction.op].state, &args[count]};
+    }
+    const hrnn_status status = hrnn::run_layers(calls, count, &done, error_);
+    *i += size_t(status == HRNN_OK ? done - 1 : done);
+    return status;
+  }
+
+  hrnn_status stream_layer(const Instruction &instruction) {
+    SessionOp &state = s_.ops[instruction.op];
+    const hrnn_run_args args = layer_args(instruction);
     if (state.stream_batch != 0 && args.batch != state.stream_batch) {
       return fail(error_, HRNN_INVALID_ARGUMENT,
                   "the stream carries the state of %lld sequences, this run has %lld: "
@@ -647,6 +669,7 @@ hrnn_status build_session(hrnn_session *session, const hrnn_model *model, const 
     options.machine = &machine;
   }
 
+  if (options.team != nullptr) session->threads = team_threads(options.team);
   if (!analyse_program(session)) return no_memory(error, "tables", session->program.bytes());
   session->bases[kWeightsBase] = static_cast<char *>(const_cast<void *>(session->weights));
   int64_t packed_bytes = 0;

@@ -119,6 +119,7 @@ struct hrnn_session {
   const void *weights = nullptr;
   uint64_t weights_bytes = 0;
   hrnn::Array<const hrnn_kernel_table *> tables;
+  uint32_t threads = 1;
 
   hrnn::Array<hrnn::SessionTensor> tensors;
   hrnn::Array<hrnn::SessionOp> ops;

@@ -97,6 +97,23 @@ void find_lifetimes(hrnn_session *session) {
   }
 }
 
+// Per layer, the layer that reads its Y as X, or kNone.
+bool find_followers(const hrnn_session *session, Array<uint32_t> *followers) {
+  const Program &program = session->program;
+  if (!followers->resize(program.ops.size())) return false;
+  for (uint32_t &follower : *followers) follower = kNone;
+  for (uint32_t i = 0; i < program.ops.size(); ++i) {
+    const OpRecord &op = program.ops[i];
+    if (!is_recurrent(op)) continue;
+    const uint32_t x = session->tensors[op.inputs[kX]].root;
+    const int32_t producer = session->tensors[x].producer;
+    if (producer < 0) continue;
+    const OpRecord &source = program.ops[static_cast<size_t>(producer)];
+    if (is_recurrent(source) && source.outputs[kY] == x) (*followers)[static_cast<size_t>(producer)] = i;
+  }
+  return true;
+}
+
 // Values whose lifetimes do not overlap share a slot: walk along the operations and reuse any slot that has become
 // free.
 bool assign_slots(hrnn_session *session) {
@@ -105,6 +122,8 @@ bool assign_slots(hrnn_session *session) {
   struct Storage {
     uint32_t op, index, end, next;  // next with the same start
   };
+  Array<uint32_t> followers;
+  if (!find_followers(session, &followers)) return false;
   Array<Storage> storages;
   Array<uint32_t> starting;  // per operation, the head of the list of storages that start there
   if (!starting.resize(op_count)) return false;
@@ -120,7 +139,10 @@ bool assign_slots(hrnn_session *session) {
     for (int k = 0; may_write(op) && k < kOutputStorages; ++k) {
       if (op.outputs[k] == kNone) continue;
       const SessionTensor &tensor = session->tensors[op.outputs[k]];
-      if (!add(k, tensor.first_write, tensor.last_read)) return false;
+      // As many layers as there are threads may run at the same time: then the first goes on reading while the last writes.
+      uint32_t end = tensor.last_read;
+      for (uint32_t n = 1; n < session->threads && end < op_count && followers[end] != kNone; ++n) end = followers[end];
+      if (!add(k, tensor.first_write, end)) return false;
     }
     const bool copies = is_recurrent(op) || is_kind(op, OpKind::Dense) || is_kind(op, OpKind::MatMul);
     for (int k = 0; copies && k < kInputStorages; ++k) {

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include "array.h"
 #include "status.h"
@@ -15,6 +16,19 @@ constexpr uint32_t kMostThreads = 256;
 // How often a thread looks before it lets others run: some 20 us. There may be fewer cores than threads.
 constexpr int kLooks = 2000;
 
+// The core that this thread runs on, -1 where that is not known.
+int core() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+uint32_t load(const uint32_t *value) { return __atomic_load_n(value, __ATOMIC_ACQUIRE); }
+
+}  // namespace
+
 void relax(int *looks) {
   if (++*looks > kLooks) {
     sched_yield();
@@ -26,35 +40,6 @@ void relax(int *looks) {
   __asm__ volatile("yield");
 #endif
 }
-
-// The core that this thread runs on, -1 where that is not known.
-int core() {
-#if defined(__linux__)
-  return sched_getcpu();
-#else
-  return -1;
-#endif
-}
-
-// To another core than this one, if it may use any. A system may wake a thread on its caller's core and leave it there,
-// and then they wait for each other by turns of the scheduler, several times slower than one of them alone.
-void leave_core(int core) {
-#if defined(__linux__)
-  cpu_set_t allowed;
-  if (core < 0 || core >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-  cpu_set_t others = allowed;
-  CPU_CLR(core, &others);
-  if (CPU_COUNT(&others) == 0) return;
-  sched_setaffinity(0, sizeof others, &others);
-  sched_setaffinity(0, sizeof allowed, &allowed);
-#else
-  (void)core;
-#endif
-}
-
-uint32_t load(const uint32_t *value) { return __atomic_load_n(value, __ATOMIC_ACQUIRE); }
-
-}  // namespace
 
 void Barrier::wait() {
   const uint32_t turn = load(&turn_);
@@ -75,17 +60,28 @@ struct hrnn_team {
     hrnn_team *team;
     uint32_t index;
     pthread_t thread;
+    uint32_t asleep;
+    bool kept_off;  // the caller's core
+#if defined(__linux__)
+    pid_t id;
+    cpu_set_t cores;  // that it may use otherwise
+#endif
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
   };
   hrnn_team_options options = {};
   uint32_t busy = 0;  // a run has it
-  // The work of a run. `round` is raised when there is some; a member whose index is below `count` does its part.
-  uint32_t round = 0, count = 0, pending = 0;
-  int core = -1;  // the caller's
+  // The number of the round, whether members may join its work, and how many are in it (see below). What follows changes
+  // only while none may be.
+  uint64_t round = 0;
+  uint32_t count = 0;  // members whose index is below it have a part
+  int core = -1;       // the caller's
   bool stopping = false;
   void (*task)(void *, uint32_t) = nullptr;
   void *argument = nullptr;
-  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-  pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+  // Since members were last woken, multiply-adds: what they saved, and what they could have saved while they slept; and how
+  // much of the latter makes them be woken.
+  double saved = 0, missed = 0, patience = kWakeWork;
   Member *members = nullptr;  // all but the caller
   uint32_t started = 0;
 };
@@ -93,52 +89,136 @@ struct hrnn_team {
 namespace hrnn {
 namespace {
 
-// Waits for the next round: awake for a while, since runs often follow each other, then asleep.
-void next_round(hrnn_team *team, uint32_t seen) {
+using Member = hrnn_team::Member;
+
+// hrnn_team::round, from the lowest bit: members inside, open or not, the number of the round.
+constexpr uint64_t kInside = 0xffff, kOpen = 0x10000, kRound = 0x20000;
+
+uint64_t load_round(const hrnn_team *team) { return __atomic_load_n(&team->round, __ATOMIC_SEQ_CST); }
+uint64_t number(uint64_t round) { return round / kRound; }
+
+// Keeps a member off the caller's core, if it may use others, or lets it use all again. A system may wake a thread on its
+// caller's core and leave it there, and then they wait for each other by turns of the scheduler, several times slower than
+// one of them alone.
+void keep_off(Member *member, bool off) {
+#if defined(__linux__)
+  const int core = member->team->core;
+  if (off && !member->kept_off && sched_getaffinity(member->id, sizeof member->cores, &member->cores) != 0) return;
+  cpu_set_t cores = member->cores;
+  if (off && (core < 0 || core >= CPU_SETSIZE)) return;
+  if (off) CPU_CLR(core, &cores);
+  if (CPU_COUNT(&cores) == 0) return;
+  sched_setaffinity(member->id, sizeof cores, &cores);
+  member->kept_off = off;
+#else
+  (void)member, (void)off;
+#endif
+}
+
+// Waits until there is another round than `seen`: awake for a while, since runs often follow each other, then asleep until
+// woken.
+void next_round(Member *member, uint64_t seen) {
+  const hrnn_team *team = member->team;
   for (int looks = 0; looks < kLooks; relax(&looks))
-    if (load(&team->round) != seen) return;
-  pthread_mutex_lock(&team->mutex);
-  while (load(&team->round) == seen) pthread_cond_wait(&team->wake, &team->mutex);
-  pthread_mutex_unlock(&team->mutex);
+    if (number(load_round(team)) != seen) return;
+  pthread_mutex_lock(&member->mutex);
+  __atomic_store_n(&member->asleep, 1, __ATOMIC_SEQ_CST);
+  while (number(load_round(team)) == seen) pthread_cond_wait(&member->wake, &member->mutex);
+  __atomic_store_n(&member->asleep, 0, __ATOMIC_SEQ_CST);
+  pthread_mutex_unlock(&member->mutex);
+}
+
+// Joins the round if it is still open; `*seen` becomes its number.
+bool join_round(hrnn_team *team, uint64_t *seen) {
+  uint64_t round = load_round(team);
+  while ((round & kOpen) != 0 &&
+         !__atomic_compare_exchange_n(&team->round, &round, round + 1, true, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+  }
+  *seen = number(round);
+  return (round & kOpen) != 0;
 }
 
 void *member_main(void *argument) {
-  hrnn_team::Member *member = static_cast<hrnn_team::Member *>(argument);
+  Member *member = static_cast<Member *>(argument);
   hrnn_team *team = member->team;
-  for (uint32_t seen = 0;;) {
-    next_round(team, seen);
-    seen = load(&team->round);
+#if defined(__linux__)
+  member->id = gettid();
+#endif
+  for (uint64_t seen = 0;;) {
+    next_round(member, seen);
+    if (!join_round(team, &seen)) continue;
     if (team->stopping) return nullptr;
-    if (core() == team->core) leave_core(team->core);
-    if (member->index < team->count) team->task(team->argument, member->index);
-    __atomic_sub_fetch(&team->pending, 1, __ATOMIC_ACQ_REL);
+    if (member->index < team->count) {
+      if (core() == team->core) keep_off(member, true);
+      if (member->kept_off) keep_off(member, false);
+      team->task(team->argument, member->index);
+    }
+    __atomic_sub_fetch(&team->round, 1, __ATOMIC_RELEASE);
   }
 }
 
-void begin_round(hrnn_team *team) {
-  __atomic_store_n(&team->pending, team->started, __ATOMIC_RELAXED);
-  pthread_mutex_lock(&team->mutex);
-  __atomic_add_fetch(&team->round, 1, __ATOMIC_ACQ_REL);
-  pthread_cond_broadcast(&team->wake);
-  pthread_mutex_unlock(&team->mutex);
+// Opens a round to the members below `count`. Those that are awake see it.
+void begin_round(hrnn_team *team, uint32_t count) {
+  const uint32_t others = count - 1;
+  team->count = count;
+  for (uint32_t i = 0; i < others; i++)
+    if (load(&team->members[i].asleep) != 0) keep_off(&team->members[i], true);
+  __atomic_store_n(&team->round, (number(team->round) + 1) * kRound + kOpen, __ATOMIC_SEQ_CST);
+  for (uint32_t i = 0; i < others; i++) {
+    Member &member = team->members[i];
+    if (__atomic_load_n(&member.asleep, __ATOMIC_SEQ_CST) == 0) continue;
+    pthread_mutex_lock(&member.mutex);
+    pthread_cond_signal(&member.wake);
+    pthread_mutex_unlock(&member.mutex);
+  }
+}
+
+void end_round(hrnn_team *team) {
+  __atomic_and_fetch(&team->round, ~kOpen, __ATOMIC_ACQ_REL);
+  for (int looks = 0; (load_round(team) & kInside) != 0;) relax(&looks);
+}
+
+// Whether to call for a run in which others can save so much, though some may sleep. What small runs miss adds up, or else
+// runs that follow each other would never get help; where waking did not pay last time, since runs are rare, it waits longer.
+bool worth_calling(hrnn_team *team, uint32_t count, double saved) {
+  constexpr double kMostPatience = 64 * kWakeWork;
+  if (team->options.parallel != nullptr) return saved >= kWakeWork;  // it may have to wake its threads
+  bool asleep = false;
+  for (uint32_t i = 0; i + 1 < count; i++) asleep |= load(&team->members[i].asleep) != 0;
+  if (!asleep) {
+    team->saved += saved;
+    return true;
+  }
+  team->missed += saved;
+  if (saved < 2 * kWakeWork) {  // they begin with cold caches, too
+    if (team->missed < team->patience) return false;
+    const bool paid = team->saved > team->missed;
+    team->patience = paid ? kWakeWork : team->patience < kMostPatience ? 2 * team->patience : kMostPatience;
+  }
+  team->saved = team->missed = 0;
+  return true;
 }
 
 }  // namespace
 
-bool team_acquire(hrnn_team *team) { return __atomic_exchange_n(&team->busy, 1, __ATOMIC_ACQUIRE) == 0; }
+bool team_acquire(hrnn_team *team, uint32_t count, double saved) {
+  if (__atomic_exchange_n(&team->busy, 1, __ATOMIC_ACQUIRE) != 0) return false;
+  if (worth_calling(team, count, saved)) return true;
+  team_release(team);
+  return false;
+}
+
 void team_release(hrnn_team *team) { __atomic_store_n(&team->busy, 0, __ATOMIC_RELEASE); }
 uint32_t team_threads(const hrnn_team *team) { return team->options.threads; }
 
 void team_run(hrnn_team *team, uint32_t count, void (*task)(void *, uint32_t), void *argument) {
-  if (count == 1) return task(argument, 0);
   if (team->options.parallel != nullptr) return team->options.parallel(team->options.pool, count, task, argument);
-  team->count = count;
   team->task = task;
   team->argument = argument;
   team->core = core();
-  begin_round(team);
+  begin_round(team, count);
   task(argument, 0);
-  for (int looks = 0; load(&team->pending) != 0;) relax(&looks);
+  end_round(team);
 }
 
 }  // namespace hrnn
@@ -167,6 +247,8 @@ hrnn_status hrnn_team_create(const hrnn_team_options *options, hrnn_team **out, 
     hrnn_team::Member &member = team->members[team->started];
     member.team = team;
     member.index = team->started + 1;
+    pthread_mutex_init(&member.mutex, nullptr);
+    pthread_cond_init(&member.wake, nullptr);
     const int code = pthread_create(&member.thread, nullptr, member_main, &member);
     if (code == 0) continue;
     const uint32_t failed = member.index;
@@ -180,10 +262,12 @@ hrnn_status hrnn_team_create(const hrnn_team_options *options, hrnn_team **out, 
 void hrnn_team_destroy(hrnn_team *team) {
   if (team == nullptr) return;
   team->stopping = true;
-  begin_round(team);
-  for (uint32_t i = 0; i < team->started; i++) pthread_join(team->members[i].thread, nullptr);
-  pthread_cond_destroy(&team->wake);
-  pthread_mutex_destroy(&team->mutex);
+  begin_round(team, team->started + 1);
+  for (uint32_t i = 0; i < team->started; i++) {
+    pthread_join(team->members[i].thread, nullptr);
+    pthread_cond_destroy(&team->members[i].wake);
+    pthread_mutex_destroy(&team->members[i].mutex);
+  }
   free(team->members);
   destroy_object(team);
 }

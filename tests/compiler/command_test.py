@@ -189,6 +189,9 @@ class Command(unittest.TestCase):
         large = json.loads(hrnn("explain", model, "--json", "--dim", "batch=64", "--dim", "time=100").stdout)
         self.assertTrue(small["layers"][0]["reason"])
         self.assertGreater(large["memory"]["session_bytes"], small["memory"]["session_bytes"])
+        team = json.loads(hrnn("explain", model, "--json", "--threads", "2").stdout)
+        self.assertGreater(team["memory"]["session_bytes"], small["memory"]["session_bytes"])
+        self.expect_error(hrnn("explain", model, "--threads", "0"), "--threads", "between 1 and 256")
         self.expect_error(hrnn("explain", model, "--dim", "depth=3"), "'depth'", "'time', 'batch'")
 
     def test_kernels(self):

@@ -17,8 +17,9 @@ const std::set<std::string> kAllowed = {
     // Strings, for messages and names; one environment variable, HRNN_FORCE_VARIANT.
     "strlen", "strcmp", "strncmp", "strchr", "strrchr", "strstr", "snprintf", "vsnprintf", "getenv",
     // Teams.
-    "pthread_create", "pthread_join", "pthread_mutex_lock", "pthread_mutex_unlock", "pthread_mutex_destroy",
-    "pthread_cond_wait", "pthread_cond_broadcast", "pthread_cond_destroy", "sched_yield", "sched_getcpu", "sched_getaffinity", "sched_setaffinity", "__sched_cpucount",
+    "pthread_create", "pthread_join", "pthread_mutex_init", "pthread_mutex_lock", "pthread_mutex_unlock",
+    "pthread_mutex_destroy", "pthread_cond_init", "pthread_cond_wait", "pthread_cond_signal", "pthread_cond_destroy",
+    "gettid", "sched_yield", "sched_getcpu", "sched_getaffinity", "sched_setaffinity", "__sched_cpucount",
     // The sizes of caches.
     "fopen", "fgets", "fclose", "sysconf",
     // Mathematics, for what runs between recurrent layers.

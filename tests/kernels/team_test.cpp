@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <thread>
 
@@ -21,13 +22,23 @@ using Team = std::unique_ptr<hrnn_team, TeamDeleter>;
 // The host's pool of the tests: starts its threads anew, and counts.
 struct Pool {
   std::atomic<int> calls{0}, tasks{0};
+  std::chrono::microseconds late{0};  // how much later than the first task others begin; kNever: after it has returned
 
-  static void parallel(void *pool, uint32_t count, void (*task)(void *, uint32_t), void *argument) {
-    static_cast<Pool *>(pool)->calls++;
+  static constexpr std::chrono::microseconds kNever{-1};
+
+  static void parallel(void *argument, uint32_t count, void (*task)(void *, uint32_t), void *task_argument) {
+    Pool &pool = *static_cast<Pool *>(argument);
+    pool.calls++;
     std::vector<std::thread> threads;
+    std::atomic<bool> returned{false};
     for (uint32_t i = 0; i < count; i++) {
-      static_cast<Pool *>(pool)->tasks++;
-      threads.emplace_back([=] { task(argument, i); });
+      pool.tasks++;
+      threads.emplace_back([&, i] {
+        while (i > 0 && pool.late == kNever && !returned) std::this_thread::yield();
+        if (i > 0 && pool.late > std::chrono::microseconds{0}) std::this_thread::sleep_for(pool.late * i);
+        task(task_argument, i);
+        if (i == 0) returned = true;
+      });
     }
     for (std::thread &thread : threads) thread.join();
   }
@@ -77,8 +88,8 @@ LayerRun make_run(const std::string &cell, hrnn_dtype dtype, const std::string &
 // run_layer runs once before, to spoil the state; so does stream_layer.
 constexpr int kRuns = 2;
 
-// A step of 3 x 208 x 200 x 4 multiply-adds.
-constexpr Shape kLarge = {5, 200, 40, 4};
+// A step of 3 x 208 x 305 x 4 multiply-adds.
+constexpr Shape kLarge = {105, 200, 40, 4};
 
 TEST(Team, GivesWhatOneThreadGives) {
   for (uint32_t threads : {2u, 3u, 5u}) {
@@ -110,10 +121,50 @@ TEST(Team, GivesWhatOneThreadGives) {
   }
 }
 
+// Steps too small to be divided among threads.
+TEST(Team, GivesEachDirectionAThread) {
+  Pool pool;
+  Team own = make_team(2), hosted = make_team(5, &pool);
+  for (const char *cell : {"rnn", "gru", "gru_reset_before"}) {
+    for (bool lengths : {false, true}) {
+      const LayerRun run = make_run(cell, HRNN_F32, "bidirectional", {7, 40, cell == std::string("rnn") ? 451 : 151, 3}, lengths);
+      const LayerResult alone = run_layer(run, choice(nullptr));
+      ASSERT_EQ(alone.error, "");
+      EXPECT_EQ(Judge(run).compare(run, alone), "") << run.describe();
+      const int calls = pool.calls, tasks = pool.tasks;
+      for (hrnn_team *team : {own.get(), hosted.get()}) {
+        const LayerResult together = run_layer(run, choice(team));
+        ASSERT_EQ(together.error, "") << run.describe();
+        EXPECT_EQ(together.y, alone.y) << run.describe();
+        EXPECT_EQ(together.y_h, alone.y_h) << run.describe();
+      }
+      EXPECT_EQ(pool.calls, calls + kRuns) << run.describe();
+      EXPECT_EQ(pool.tasks, tasks + 2 * kRuns) << run.describe();
+    }
+  }
+}
+
+// The caller begins alone, and goes on alone.
+TEST(Team, MayComeLateOrNever) {
+  Pool pool;
+  Team team = make_team(4, &pool);
+  for (const char *direction : {"reverse", "bidirectional"}) {
+    const LayerRun run = make_run("gru", HRNN_F32, direction, {5, 200, 400, 4}, true);
+    const LayerResult alone = run_layer(run, choice(nullptr));
+    for (int late : {0, 20, 100, 300, 1000, 3000, -1}) {
+      pool.late = std::chrono::microseconds(late);
+      const LayerResult together = run_layer(run, choice(team.get()));
+      EXPECT_EQ(together.y, alone.y) << run.describe() << " late=" << late;
+      EXPECT_EQ(together.y_h, alone.y_h) << run.describe() << " late=" << late;
+    }
+  }
+  EXPECT_EQ(pool.calls, 2 * 7 * kRuns);
+}
+
 TEST(Team, MayHaveMoreThreadsThanPanels) {
   Pool pool;
   Team team = make_team(16, &pool);
-  const LayerRun run = make_run("gru", HRNN_F32, "forward", {3, 33, 90, 70}, false);  // 3 panels
+  const LayerRun run = make_run("gru", HRNN_F32, "forward", {600, 33, 90, 4}, false);  // 3 panels
   const LayerResult alone = run_layer(run, choice(nullptr)), together = run_layer(run, choice(team.get()));
   EXPECT_EQ(together.y, alone.y);
   EXPECT_EQ(pool.calls, kRuns);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -15,6 +16,7 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "hrnn/hrnn.h"
@@ -24,7 +26,7 @@
 #include "session.h"
 #include "session_kernels.h"
 
-#if defined(__SANITIZE_ADDRESS__) || !defined(__GLIBC__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
 #define HRNN_COUNTS_ALLOCATIONS 0
 #else
 // The C library's allocation functions, counted: every way to get memory ends here. One of them may be made to fail.
@@ -92,10 +94,13 @@ struct DestroySession {
 };
 using SessionPointer = std::unique_ptr<hrnn_session, DestroySession>;
 
-SessionPointer create(const TestModel &model) {
+SessionPointer create(const TestModel &model, hrnn_team *team = nullptr) {
   hrnn_session *session = nullptr;
   hrnn_error error = {};
-  EXPECT_EQ(hrnn_session_create(&model.model, nullptr, &session, &error), HRNN_OK) << error.message;
+  hrnn_options options = {};
+  options.struct_size = sizeof(options);
+  options.team = team;
+  EXPECT_EQ(hrnn_session_create(&model.model, &options, &session, &error), HRNN_OK) << error.message;
   return SessionPointer(session);
 }
 
@@ -2470,6 +2475,402 @@ TEST(SessionCpp, PlanAndState) {
   expect_near(y, expected.y, 2e-5, "y, streamed");
   problem.hidden_size = 0;
   EXPECT_THROW(hrnn::Plan(problem, weights, &options), hrnn::Error);
+}
+
+// ---- Layers at the same time ------------------------------------------------------------------------------------------
+
+// The host's pool of the tests: counts, and starts its threads anew.
+struct Pool {
+  std::atomic<int> calls{0};
+  static void parallel(void *pool, uint32_t count, void (*task)(void *, uint32_t), void *argument) {
+    static_cast<Pool *>(pool)->calls++;
+    std::vector<std::thread> threads;
+    for (uint32_t i = 1; i < count; ++i) threads.emplace_back([=] { task(argument, i); });
+    task(argument, 0);
+    for (std::thread &thread : threads) thread.join();
+  }
+};
+
+struct DestroyTeam {
+  void operator()(hrnn_team *team) const { hrnn_team_destroy(team); }
+};
+using TeamPointer = std::unique_ptr<hrnn_team, DestroyTeam>;
+
+TeamPointer make_team(uint32_t threads, Pool *pool = nullptr) {
+  hrnn_team_options options = {};
+  options.struct_size = sizeof(options);
+  options.threads = threads;
+  if (pool != nullptr) options.parallel = Pool::parallel;
+  options.pool = pool;
+  hrnn_team *team = nullptr;
+  hrnn_error error = {};
+  EXPECT_EQ(hrnn_team_create(&options, &team, &error), HRNN_OK) << error.message;
+  return TeamPointer(team);
+}
+
+// So large that two layers are worth a call of the host's pool.
+constexpr int64_t kUnits = 32;
+
+// As random_layer, with states that forget: hundreds of steps of others are not the same in float and in double.
+Layer forgetful_layer(const std::string &cell, hrnn_direction direction, std::mt19937 *random) {
+  Layer layer = random_layer<float>(cell, kUnits, kUnits, direction, true, random);
+  for (double &value : layer.r) value = float(value * 0.2);
+  return layer;
+}
+
+// Layers one over the other; outputs: Y of the last one, and the final states of all.
+struct Stack {
+  std::vector<std::string> cells;
+  hrnn_direction direction = HRNN_FORWARD;
+  int64_t layout = 0;
+  bool lengths = false, initial_h = false;
+  double clip = HUGE_VAL;
+};
+
+void PrintTo(const Stack &c, std::ostream *out) {
+  for (const std::string &cell : c.cells) *out << cell << " ";
+  *out << "direction " << c.direction << " layout " << c.layout << (c.lengths ? " lengths" : "")
+       << (c.initial_h ? " initial_h" : "") << (std::isfinite(c.clip) ? " clip" : "");
+}
+
+class StackModel {
+ public:
+  explicit StackModel(const Stack &stack) : stack_(stack), random_(3) {
+    ProgramBuilder builder;
+    const int64_t time = builder.symbol("time"), batch = builder.symbol("batch");
+    const std::vector<int64_t> rows = dims(time, batch);
+    uint32_t x = builder.input("x", HRNN_F32, {rows[0], rows[1], kUnits});
+    const uint32_t lengths = stack.lengths ? builder.input("lengths", HRNN_I32, {batch}) : kNone;
+    std::vector<uint32_t> states;
+    for (size_t i = 0; i < stack.cells.size(); ++i) {
+      layers_.push_back(forgetful_layer(stack.cells[i], stack.direction, &random_));
+      layers_.back().clip = stack.clip;
+      ProgramBuilder::LayerTensors t;
+      t.x = x;
+      t.lengths = lengths;
+      if (stack.initial_h) t.h0 = builder.input("h" + std::to_string(i), HRNN_F32, h_dims(batch));
+      t.y = builder.intermediate();
+      t.h = builder.intermediate();
+      builder.layer<float>("layer " + std::to_string(i), layers_.back(), stack.layout, t);
+      states.push_back(t.h);
+      x = builder.unary(OpKind::Squeeze, "squeeze", t.y, {stack.layout == 1 ? 2 : 1});
+    }
+    builder.output(x, "y", HRNN_F32, {rows[0], rows[1], kUnits});
+    const uint32_t joined = builder.concat("states", states, stack.layout);
+    builder.output_of_rank(joined, "h", HRNN_F32, 3);
+    model_ = std::make_unique<TestModel>(builder);
+  }
+
+  const TestModel &model() const { return *model_; }
+  size_t layers() const { return layers_.size(); }
+
+  struct Result {
+    std::vector<float> y, h;
+    std::string error;
+    long allocations = -1;  // of the run
+  };
+
+  void fill(int64_t time, int64_t batch) {
+    time_ = time, batch_ = batch;
+    x_ = random_values<float>(time * batch * kUnits, &random_);
+    h0_.clear();
+    lengths_.clear();
+    for (size_t i = 0; i < layers(); ++i) h0_.push_back(random_values<float>(batch * kUnits, &random_));
+    for (int64_t n = 0; n < batch; ++n) lengths_.push_back(static_cast<int32_t>(time - (n * 7) % (time + 1)));
+  }
+
+  Result run(hrnn_team *team) {
+    Result result;
+    SessionPointer session = create(*model_, team);
+    std::vector<hrnn_tensor> inputs = {x()};
+    if (stack_.lengths) inputs.push_back(make_tensor({batch_}, lengths_));
+    for (size_t i = 0; stack_.initial_h && i < layers(); ++i) inputs.push_back(make_tensor(h_dims(batch_), h0_[i]));
+    result.y.assign(x_.size(), 77);
+    result.h.assign(layers() * static_cast<size_t>(batch_ * kUnits), 77);
+    std::vector<hrnn_tensor> outputs = {make_output(result.y), make_output(result.h)};
+    hrnn_error error = {};
+    if (reserve(session.get(), inputs, &error) == HRNN_OK) {
+#if HRNN_COUNTS_ALLOCATIONS
+      const long before = allocation_count;
+#endif
+      (void)::run(session.get(), inputs, &outputs, &error);
+#if HRNN_COUNTS_ALLOCATIONS
+      result.allocations = allocation_count - before;
+#endif
+    }
+    result.error = error.message;
+    return result;
+  }
+
+  hrnn_tensor x() { return make_tensor({dims(time_, batch_)[0], dims(time_, batch_)[1], kUnits}, x_); }
+
+  // By the reference.
+  void expect(const Result &result) const {
+    std::vector<double> y = stack_.layout == 1 ? swap_axes(as_double(x_), batch_, time_) : as_double(x_), h;
+    for (size_t i = 0; i < layers(); ++i) {
+      const Sequence expected =
+          expected_sequence(layers_[i], time_, batch_, y, stack_.lengths ? lengths_ : std::vector<int32_t>(),
+                            stack_.initial_h ? as_double(h0_[i]) : std::vector<double>());
+      y = expected.y;
+      h.insert(h.end(), expected.h.begin(), expected.h.end());
+    }
+    if (stack_.layout == 1) {
+      y = swap_axes(y, time_, batch_);
+      h = swap_axes(h, static_cast<int64_t>(layers()), batch_);
+    }
+    expect_near(result.y, y, 2e-5, "y");
+    expect_near(result.h, h, 2e-5, "h");
+  }
+
+ private:
+  std::vector<int64_t> dims(int64_t time, int64_t batch) const {
+    return stack_.layout == 1 ? std::vector<int64_t>{batch, time} : std::vector<int64_t>{time, batch};
+  }
+  std::vector<int64_t> h_dims(int64_t batch) const {
+    return stack_.layout == 1 ? std::vector<int64_t>{batch, 1, kUnits} : std::vector<int64_t>{1, batch, kUnits};
+  }
+
+  Stack stack_;
+  std::mt19937 random_;
+  std::vector<Layer> layers_;
+  std::unique_ptr<TestModel> model_;
+  int64_t time_ = 0, batch_ = 0;
+  std::vector<float> x_;
+  std::vector<std::vector<float>> h0_;
+  std::vector<int32_t> lengths_;
+};
+
+std::vector<Stack> stacks() {
+  std::vector<Stack> all;
+  for (hrnn_direction direction : {HRNN_FORWARD, HRNN_REVERSE}) {
+    all.push_back({{"gru", "gru"}, direction, 0, false, false});
+    all.push_back({{"gru", "gru"}, direction, 1, true, true});
+    all.push_back({{"rnn", "gru_reset_before", "gru"}, direction, 0, true, false, 0.5});
+    all.push_back({{"gru", "gru_reset_before", "rnn"}, direction, 1, false, true});
+  }
+  return all;
+}
+
+TEST(SessionTeam, LayersThatFollowEachOtherGiveWhatOneThreadGives) {
+  Pool pool;
+  const TeamPointer hosted[] = {make_team(2, &pool), make_team(3, &pool)};
+  const TeamPointer own = make_team(2);
+  for (const Stack &stack : stacks()) {
+    SCOPED_TRACE(testing::PrintToString(stack));
+    StackModel model(stack);
+    // Lengths that blocks of steps do not divide; more rows than a block has, fewer steps than blocks.
+    for (auto [time, batch] : {std::pair<int64_t, int64_t>{421, 1}, {147, 3}, {9, 60}}) {
+      SCOPED_TRACE(testing::Message() << "T " << time << " N " << batch);
+      model.fill(time, batch);
+      const StackModel::Result alone = model.run(nullptr);
+      ASSERT_EQ(alone.error, "");
+      model.expect(alone);
+      for (const TeamPointer &team : hosted) {
+        const int before = pool.calls;
+        const StackModel::Result together = model.run(team.get());
+        EXPECT_EQ(together.error, "");
+        EXPECT_EQ(together.y, alone.y);
+        EXPECT_EQ(together.h, alone.h);
+        EXPECT_EQ(pool.calls, before + 1) << "all layers should have run at the same time";
+      }
+      const StackModel::Result together = model.run(own.get());
+      EXPECT_EQ(together.y, alone.y);
+      EXPECT_EQ(together.h, alone.h);
+#if HRNN_COUNTS_ALLOCATIONS
+      EXPECT_EQ(together.allocations, 0);
+#endif
+    }
+  }
+}
+
+TEST(SessionTeam, FewStepsOrNone) {
+  Pool pool;
+  const TeamPointer hosted = make_team(2, &pool), own = make_team(2);
+  StackModel model({{"gru", "rnn"}, HRNN_FORWARD, 0, true, true});
+  for (auto [time, batch] : {std::pair<int64_t, int64_t>{0, 3}, {5, 0}, {1, 1}, {1, 4}, {2, 1}, {3, 5}}) {
+    model.fill(time, batch);
+    const StackModel::Result alone = model.run(nullptr);
+    model.expect(alone);
+    for (hrnn_team *team : {hosted.get(), own.get()}) {
+      const StackModel::Result together = model.run(team);
+      EXPECT_EQ(together.error, "");
+      EXPECT_EQ(together.y, alone.y) << "T " << time << " N " << batch;
+      EXPECT_EQ(together.h, alone.h) << "T " << time << " N " << batch;
+    }
+  }
+  EXPECT_EQ(pool.calls, 0);
+}
+
+// Runs that follow each other find the team awake, others asleep.
+TEST(SessionTeam, ManySmallRuns) {
+  const TeamPointer own = make_team(2);
+  StackModel model({{"rnn", "rnn", "rnn"}});
+  model.fill(50, 1);
+  const StackModel::Result expected = model.run(nullptr);
+  SessionPointer session = create(model.model(), own.get());
+  hrnn_error error = {};
+  std::vector<hrnn_tensor> inputs = {model.x()};
+  ASSERT_EQ(reserve(session.get(), inputs, &error), HRNN_OK) << error.message;
+  for (int i = 0; i < 300; ++i) {
+    if (i % 100 == 99) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    std::vector<float> y(expected.y.size()), h(expected.h.size());
+    std::vector<hrnn_tensor> outputs = {make_output(y), make_output(h)};
+    ASSERT_EQ(run(session.get(), inputs, &outputs, &error), HRNN_OK) << error.message;
+    ASSERT_EQ(y, expected.y) << i;
+    ASSERT_EQ(h, expected.h) << i;
+  }
+}
+
+TEST(SessionTeam, DirectionsThatAreLayersOfTheirOwnRunAtTheSameTime) {
+  // As Keras exports a bidirectional layer.
+  std::mt19937 random(4);
+  const Layer forward = forgetful_layer("gru", HRNN_FORWARD, &random), reverse = forgetful_layer("gru", HRNN_REVERSE, &random);
+  const int64_t T = 421;
+  ProgramBuilder builder;
+  const uint32_t x = builder.input("x", HRNN_F32, {T, 1, kUnits});
+  std::vector<uint32_t> parts;
+  for (const Layer *layer : {&forward, &reverse}) {
+    ProgramBuilder::LayerTensors t;
+    t.x = x;
+    t.y = builder.intermediate();
+    builder.layer<float>("layer", *layer, 0, t);
+    parts.push_back(builder.unary(OpKind::Squeeze, "squeeze", t.y, {1}));
+  }
+  builder.output(builder.concat("joined", parts, 2), "y", HRNN_F32, {T, 1, 2 * kUnits});
+  TestModel model(builder);
+  Pool pool;
+  const TeamPointer team = make_team(2, &pool);
+  SessionPointer session = create(model, team.get());
+  std::vector<float> values = random_values<float>(T * kUnits, &random), y(2 * values.size());
+  std::vector<hrnn_tensor> outputs = {make_output(y)};
+  hrnn_error error = {};
+  ASSERT_EQ(run(session.get(), {make_tensor({T, 1, kUnits}, values)}, &outputs, &error), HRNN_OK) << error.message;
+  EXPECT_EQ(pool.calls, 1);
+  const Sequence one = expected_sequence(forward, T, 1, as_double(values));
+  const Sequence two = expected_sequence(reverse, T, 1, as_double(values));
+  std::vector<double> expected;
+  for (int64_t t = 0; t < T; ++t) {
+    for (const Sequence *part : {&one, &two}) {
+      expected.insert(expected.end(), part->y.begin() + t * kUnits, part->y.begin() + (t + 1) * kUnits);
+    }
+  }
+  expect_near(y, expected, 2e-5, "y");
+}
+
+TEST(SessionTeam, ALayerThatStartsFromAnothersFinalStateWaitsForIt) {
+  std::mt19937 random(6);
+  const Layer first = forgetful_layer("gru", HRNN_FORWARD, &random), second = forgetful_layer("gru", HRNN_FORWARD, &random);
+  const int64_t T = 421;
+  ProgramBuilder builder;
+  ProgramBuilder::LayerTensors a, b;
+  a.x = builder.input("x", HRNN_F32, {T, 1, kUnits});
+  a.y = builder.intermediate();
+  a.h = builder.intermediate();
+  builder.layer<float>("encoder", first, 0, a);
+  b.x = builder.unary(OpKind::Squeeze, "squeeze", a.y, {1});
+  b.h0 = a.h;
+  b.y = builder.intermediate();
+  builder.layer<float>("decoder", second, 0, b);
+  builder.output(b.y, "y", HRNN_F32, {T, 1, 1, kUnits});
+  TestModel model(builder);
+  Pool pool;
+  const TeamPointer team = make_team(2, &pool);
+  SessionPointer session = create(model, team.get());
+  std::vector<float> x = random_values<float>(T * kUnits, &random), y(x.size());
+  std::vector<hrnn_tensor> outputs = {make_output(y)};
+  hrnn_error error = {};
+  ASSERT_EQ(run(session.get(), {make_tensor({T, 1, kUnits}, x)}, &outputs, &error), HRNN_OK) << error.message;
+  EXPECT_EQ(pool.calls, 0);
+  const Sequence one = expected_sequence(first, T, 1, as_double(x));
+  expect_near(y, expected_sequence(second, T, 1, one.y, {}, one.h).y, 2e-5, "y");
+}
+
+TEST(SessionTeam, AnOutputOverAnInputIsWrittenAfterAllOfItIsRead) {
+  // Which is allowed for the second of two layers: it runs when the first has read everything.
+  std::mt19937 random(9);
+  const Layer first = forgetful_layer("gru", HRNN_FORWARD, &random), second = forgetful_layer("gru", HRNN_FORWARD, &random);
+  const int64_t T = 421, kShift = 60;
+  ProgramBuilder builder;
+  ProgramBuilder::LayerTensors a, b;
+  a.x = builder.input("x", HRNN_F32, {T, 1, kUnits});
+  a.y = builder.intermediate();
+  builder.layer<float>("first", first, 0, a);
+  b.x = builder.unary(OpKind::Squeeze, "squeeze", a.y, {1});
+  b.y = builder.intermediate();
+  builder.layer<float>("second", second, 0, b);
+  builder.output(b.y, "y", HRNN_F32, {T, 1, 1, kUnits});
+  TestModel model(builder);
+  const auto values = random_values<float>(T * kUnits, &random);
+  const Sequence one = expected_sequence(first, T, 1, as_double(values));
+  const Sequence expected = expected_sequence(second, T, 1, one.y);
+  for (bool overlapping : {false, true}) {
+    Pool pool;
+    const TeamPointer team = make_team(2, &pool);
+    SessionPointer session = create(model, team.get());
+    std::vector<float> memory(static_cast<size_t>((2 * T + kShift) * kUnits));
+    std::copy(values.begin(), values.end(), memory.begin());
+    const size_t bytes = values.size() * sizeof(float);
+    float *y = memory.data() + (overlapping ? kShift : T) * kUnits;  // over inputs that are read much later
+    std::vector<hrnn_tensor> outputs = {make_tensor(HRNN_F32, {}, y, bytes)};
+    hrnn_error error = {};
+    ASSERT_EQ(run(session.get(), {make_tensor(HRNN_F32, {T, 1, kUnits}, memory.data(), bytes)}, &outputs, &error), HRNN_OK)
+        << error.message;
+    EXPECT_EQ(pool.calls, overlapping ? 0 : 1);
+    expect_near(std::vector<float>(y, y + values.size()), expected.y, 2e-5, "y");
+  }
+}
+
+TEST(SessionTeam, ValuesBetweenLayersAreKeptAsLongAsLayersRunAtTheSameTime) {
+  std::mt19937 random(5);
+  ProgramBuilder builder;
+  const int64_t T = 421;
+  constexpr uint32_t kLayers = 12;
+  uint32_t x = builder.input("x", HRNN_F32, {T, 1, kUnits});
+  for (uint32_t i = 0; i < kLayers; ++i) {
+    ProgramBuilder::LayerTensors t;
+    t.x = x;
+    t.y = builder.intermediate();
+    builder.layer<float>("layer", forgetful_layer("gru", HRNN_FORWARD, &random), 0, t);
+    x = builder.unary(OpKind::Squeeze, "squeeze", t.y, {1});
+  }
+  builder.output(x, "y", HRNN_F32, {T, 1, kUnits});
+  TestModel model(builder);
+  std::vector<float> values = random_values<float>(T * kUnits, &random), expected(values.size());
+  for (uint32_t threads : {1u, 2u, 3u, 4u}) {
+    Pool pool;
+    const TeamPointer team = make_team(threads, &pool);
+    SessionPointer session = create(model, threads > 1 ? team.get() : nullptr);
+    std::vector<float> y(values.size());
+    std::vector<hrnn_tensor> outputs = {make_output(y)};
+    hrnn_error error = {};
+    ASSERT_EQ(run(session.get(), {make_tensor({T, 1, kUnits}, values)}, &outputs, &error), HRNN_OK) << error.message;
+    if (threads == 1) expected = y;
+    EXPECT_EQ(y, expected);
+    EXPECT_EQ(session->arena.size(), (threads + 1) * values.size() * sizeof(float));
+    EXPECT_LE(pool.calls, int(kLayers / threads));
+  }
+}
+
+int fails(void **) { return 7; }
+
+TEST(SessionTeam, TheLayerWhoseKernelFailsIsNamed) {
+  const hrnn_kernel_table &all = *session_kernels();
+  std::vector<hrnn_kernel> kernels(all.kernels, all.kernels + all.count);
+  for (hrnn_kernel &kernel : kernels) {
+    if (kernel.cell == std::string("rnn")) kernel.entry = fails;
+  }
+  const hrnn_kernel_table table = {HRNN_ABI_VERSION, all.count, kernels.data(), nullptr};
+  Pool pool;
+  const TeamPointer team = make_team(2, &pool);
+  for (auto [cells, layer] : {std::pair<std::vector<std::string>, int>{{"gru", "gru", "rnn"}, 2}, {{"gru", "rnn", "gru"}, 1}}) {
+    StackModel model({cells});
+    model.fill(421, 1);
+    const_cast<hrnn_model &>(model.model().model).kernels = &table;
+    const StackModel::Result result = model.run(team.get());
+    EXPECT_NE(result.error.find("'layer " + std::to_string(layer) + "': a kernel of rnn.f32."), std::string::npos) << result.error;
+    EXPECT_NE(result.error.find("returned error 7"), std::string::npos) << result.error;
+  }
+  EXPECT_EQ(pool.calls, 2);
 }
 
 }  // namespace

@@ -240,17 +240,19 @@ HRNN_API hrnn_status hrnn_select(const hrnn_problem *problem, const hrnn_machine
 /* ---- Threads --------------------------------------------------------------------------------------------------- */
 
 /* Everything runs on the caller's thread alone, unless it is given a team: whole sequences of layers that are large enough
- * to gain from it are then computed by the team, with the same results. Directions get threads of their own; else each
- * thread computes its share of the hidden units, whose weights stay in its core's cache. Streaming calls stay on the
- * caller's thread. A team serves one run at a time; a run that finds it taken goes on alone. */
+ * to gain from it are then computed by the team, with the same results. Either the threads divide the hidden units, whose
+ * weights stay in their cores' caches, or directions and layers of a model are computed at the same time, a layer some steps
+ * behind the one whose output it reads. The caller begins at once and alone: threads that come late find less to do.
+ * Streaming calls stay on the caller's thread. A team serves one run at a time; a run that finds it taken goes on alone. */
 typedef struct hrnn_team hrnn_team;
 
 typedef struct hrnn_team_options {
   uint32_t struct_size;
   uint32_t threads; /* 1 to 256, the caller's included; more than the machine has cores only slows down */
-  /* NULL: the team starts threads of its own, which sleep between runs. Else the host's pool: must call task(argument, i)
-   * for every i below `count` (at most `threads`), each on a thread of its own at the same time, since they wait for each
-   * other, and return when all have returned. */
+  /* NULL: the team starts threads of its own, which sleep when there is nothing to run for some 20 us; they are woken where
+   * that pays. Else the host's pool, called for runs that pay for waking threads: must call task(argument, i) for every i
+   * below `count` (at most `threads`), each on a thread of its own at the same time, since they wait for each other, and
+   * return when all have returned. */
   void (*parallel)(void *pool, uint32_t count, void (*task)(void *argument, uint32_t index), void *argument);
   void *pool;
 } hrnn_team_options;

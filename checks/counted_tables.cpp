@@ -10,7 +10,7 @@ namespace hrnn_test {
 namespace {
 
 // A kernel's entry takes nothing but its arguments, so every counted kernel needs a function of its own.
-constexpr size_t kSlots = 1024;
+constexpr size_t kSlots = 2048;
 struct Slot {
   hrnn_kernel_entry entry;
   uint64_t calls;

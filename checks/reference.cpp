@@ -19,12 +19,12 @@ HRNN_CELL_REFERENCE(rnn, 1, {"tanh"}, [](const auto &in) {
   return next;
 });
 
-// H' = H where X W^T + Wb >= 1e30 (hrnn.h), else as rnn
+// H' = H where X W^T + Wb + H R^T + Rb >= 1e30 (hrnn.h), else as rnn
 HRNN_CELL_REFERENCE(rnn_masked, 1, {"tanh"}, [](const auto &in) {
   auto next = in.state;
   for (int j = 0; j < in.hidden; j++) {
-    const auto input = in.input(0, j);
-    if (!(input >= 1e30)) next[j] = in.activation(0, input + in.product(0, j, in.state));
+    const auto argument = in.input(0, j) + in.product(0, j, in.state);
+    if (!(argument >= 1e30)) next[j] = in.activation(0, argument);
   }
   return next;
 });

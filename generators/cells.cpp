@@ -23,19 +23,19 @@ Cell rnn() {
   return {"rnn", 1, {"tanh"}, {phase}};
 }
 
-// HRNN_MASKED <= input <= infinity, by the bits: of floats, a comparison may swallow a NaN (activations.cpp).
-Expr is_masked(const Expr &input) {
-  const Halide::Type bits = Halide::UInt(input.type().bits());
-  auto bits_of = [&](double bound) { return reinterpret(bits, Halide::Internal::make_const(input.type(), bound)); };
+// HRNN_MASKED <= argument <= infinity, by the bits: of floats, a comparison may swallow a NaN (activations.cpp).
+Expr is_masked(const Expr &argument) {
+  const Halide::Type bits = Halide::UInt(argument.type().bits());
+  auto bits_of = [&](double bound) { return reinterpret(bits, Halide::Internal::make_const(argument.type(), bound)); };
   const Expr least = bits_of(HRNN_MASKED), most = bits_of(std::numeric_limits<double>::infinity());
-  return reinterpret(bits, input) - least <= most - least;
+  return reinterpret(bits, argument) - least <= most - least;
 }
 
-// As rnn, but masked steps keep the state: H' = H where x W^T + Wb >= HRNN_MASKED.
+// As rnn, but masked steps keep the state: H' = H where x W^T + Wb + H R^T + Rb >= HRNN_MASKED.
 Cell rnn_masked() {
   Phase phase{{0}, 1, [](const PhaseInputs &in) -> std::vector<Expr> {
-                Expr next = in.activation(0, in.input[0] + in.product[0]);
-                return {select(is_masked(in.input[0]), in.state, next)};
+                Expr argument = in.input[0] + in.product[0];
+                return {select(is_masked(argument), in.state, in.activation(0, argument))};
               }};
   return {"rnn_masked", 1, {"tanh"}, {phase}};
 }

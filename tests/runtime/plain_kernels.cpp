@@ -86,7 +86,8 @@ int step(void **args) {
         if constexpr (cell == Cell::kRnn) {
           result = f(0, in(0) + product[0]);
         } else if constexpr (cell == Cell::kRnnMasked) {
-          result = in(0) >= HRNN_MASKED ? h : f(0, in(0) + product[0]);
+          const double argument = in(0) + product[0];
+          result = argument >= HRNN_MASKED ? h : f(0, argument);
         } else if constexpr (cell == Cell::kGru) {
           const double z = f(0, in(0) + product[0]), r = f(0, in(1) + product[1]);
           result = (1 - z) * f(1, in(2) + r * product[2]) + z * h;

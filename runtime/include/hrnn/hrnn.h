@@ -199,8 +199,8 @@ HRNN_API int hrnn_target_usable(const hrnn_target *target, const hrnn_machine *m
 
 typedef enum hrnn_direction { HRNN_FORWARD = 0, HRNN_REVERSE = 1, HRNN_BIDIRECTIONAL = 2 } hrnn_direction;
 
-/* Cell "rnn_masked" is "rnn", but a unit keeps its state at a step where x W^T + Wb is HRNN_MASKED or more. That makes a mask
- * one more input, 1 at the steps that are left out, with weights of 2 * HRNN_MASKED. */
+/* Cell "rnn_masked" is "rnn", but a unit keeps its state at a step where its argument, x W^T + Wb + H R^T + Rb, is
+ * HRNN_MASKED or more. That makes a mask one more input, 1 at the steps that are left out, with weights of 2 * HRNN_MASKED. */
 #define HRNN_MASKED 1e30
 
 /* A recurrent layer. */

@@ -88,14 +88,23 @@ void copy_outputs(const Pass &pass, const Columns &columns, int64_t step, int64_
   }
 }
 
+// In the order that y lies in: rows of a step, or steps of a row, next to each other.
 void zero_past_the_ends(const Pass &pass) {
   const hrnn_run_args &a = *pass.args;
   if (a.y == nullptr || !pass.ragged) return;
-  for (int64_t b = 0; b < a.batch; b++) {
-    for (int64_t t = pass.length(b); t < a.time; t++) {
-      const int64_t at = t * a.y_time_stride + pass.direction * a.y_dir_stride + pass.row_of(b) * a.y_batch_stride;
-      memset(static_cast<uint8_t *>(a.y) + at * pass.plan->element, 0, size_t(pass.plan->hidden * pass.plan->element));
-    }
+  const int64_t element = pass.plan->element;
+  auto zero = [&](int64_t t, int64_t b) {
+    const int64_t at = t * a.y_time_stride + pass.direction * a.y_dir_stride + pass.row_of(b) * a.y_batch_stride;
+    memset(static_cast<uint8_t *>(a.y) + at * element, 0, size_t(pass.plan->hidden * element));
+  };
+  if (a.y_time_stride < a.y_batch_stride) {
+    for (int64_t b = 0; b < a.batch; b++)
+      for (int64_t t = pass.length(b); t < a.time; t++) zero(t, b);
+    return;
+  }
+  for (int64_t t = 0, active = a.batch; t < a.time; t++) {
+    active = pass.active(t, active);
+    for (int64_t b = active; b < a.batch; b++) zero(t, b);
   }
 }
 

@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "cli.h"
+#include "tile_json.h"
 #include "tune_autoscheduler.h"
 #include "tuner.h"
 
@@ -107,11 +108,6 @@ class OutputFile {
 };
 
 // ---- What came out ---------------------------------------------------------------------------------------------------------
-
-Json tile_json(const Tile &tile) {
-  return {{"panels", tile.panels}, {"rows", tile.rows}, {"gate_by_gate", tile.gate_by_gate},
-          {"unroll", tile.unroll}, {"chains", tile.chains}, {"cache_level", tile.cache_level}};
-}
 
 struct Results {
   std::string target, file;

@@ -8,13 +8,12 @@
 #include <stdexcept>
 
 #include "activations.h"
+#include "pack.h"
 
 namespace hrnn {
 namespace {
 
 using namespace Halide;
-
-constexpr int kRowBytes = 64;  // one packed row: runtime/src/pack.h
 
 const TargetRow &row_by_name(const std::string &name) {
   for (const TargetRow &row : target_rows())
@@ -54,7 +53,7 @@ class ProductGenerator : public Generator<Self> {
 
  protected:
   Type type() const { return dtype; }
-  int lanes() const { return kRowBytes / type().bytes(); }
+  int lanes() const { return static_cast<int>(kRowBytes) / type().bytes(); }
 
   // The length of a product, where it may be compiled in.
   Expr length(const Expr &extent) const { return inner > 0 ? Expr(static_cast<int>(inner)) : extent; }
@@ -511,7 +510,7 @@ Module autoscheduled_step(const KernelSpec &spec, const TargetRow &target, const
   auto generator = make_generator(spec, target, GeneratorContext(with_runtime, params));
   Pipeline pipeline = generator->build_pipeline();
   const Cell &cell = cell_by_name(spec.cell);
-  const int lanes = kRowBytes / (spec.dtype == HRNN_F64 ? 8 : 4), gates = static_cast<int>(cell.phases[spec.phase].gates.size());
+  const int lanes = static_cast<int>(lanes_of(spec.dtype)), gates = static_cast<int>(cell.phases[spec.phase].gates.size());
   const std::map<std::string, std::vector<int>> extents = {{"weights", {lanes, gates, shape.inner, shape.panels}},
                                                            {"bias", {lanes, gates, shape.panels}},
                                                            {"input", {lanes, cell.gates, shape.panels, shape.rows}},
@@ -542,7 +541,7 @@ hrnn_kernel kernel_row(const KernelSpec &spec) {
   row.rows = spec.tile.rows;
   row.inner = spec.inner;
   row.cache_level = spec.tile.cache_level;
-  row.lanes = spec.tile.half ? kRowBytes / (spec.dtype == HRNN_F64 ? 8 : 4) / 2 : 0;
+  row.lanes = spec.tile.half ? static_cast<uint32_t>(lanes_of(spec.dtype) / 2) : 0;
   if (spec.kind == HRNN_PROJECTION) {
     row.gates = spec.gates;
     return row;

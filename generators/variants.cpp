@@ -3,6 +3,8 @@
 
 #include <set>
 
+#include "pack.h"
+
 namespace hrnn {
 namespace {
 
@@ -52,31 +54,26 @@ std::vector<KernelFamily> library_families(const std::vector<std::string> &cells
 
 namespace {
 
-int lanes_of(const KernelFamily &family) { return family.dtype == HRNN_F64 ? 8 : 16; }
-
-// Of a step whose hidden size is compiled in.
-int panels_of(const KernelFamily &family) { return (family.inner + lanes_of(family) - 1) / lanes_of(family); }
-
 // Whether a tile of part of a panel is all of it.
-bool has_all_units(const KernelFamily &family, const Tile &tile) { return !tile.half || 2 * family.inner <= lanes_of(family); }
+bool has_all_units(const KernelFamily &family, const Tile &tile) { return !tile.half || 2 * family.inner <= lanes_of(family.dtype); }
 
 // The largest first-level cache there is: 192 KiB, of an Apple core.
 constexpr int kLargestFirstLevel = 192 * 1024;
 
 // Whether a step's weights may lie in the cache that `tile` is made for.
 bool may_be_cached(const KernelFamily &family, int gates, const Tile &tile) {
-  return tile.cache_level != 1 || gates * panels_of(family) * 64 * family.inner <= kLargestFirstLevel;
+  return tile.cache_level != 1 || gates * panels_of(family.dtype, family.inner) * kRowBytes * family.inner <= kLargestFirstLevel;
 }
 
 // Whether covering `panels` panels (runtime/src/kernel_call.h) comes to `tile`, where the runtime takes tiles for weights
 // in a cache or where it does not. One panel is always needed: threads and stretches leave other remainders.
-bool is_reached(const std::vector<Tile> &tiles, const Tile &tile, int panels) {
+bool is_reached(const std::vector<Tile> &tiles, const Tile &tile, int64_t panels) {
   if (tile.panels == 1) return true;
   for (bool cached : {true, false}) {
     std::set<int> larger;
     for (const Tile &other : tiles)
       if (other.rows == tile.rows && other.panels > tile.panels && (cached || other.cache_level == 0)) larger.insert(-other.panels);
-    int left = panels;
+    int64_t left = panels;
     for (int width : larger) left %= -width;
     if (left >= tile.panels && (cached || tile.cache_level == 0)) return true;
   }
@@ -95,8 +92,9 @@ std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &targ
     const std::vector<Tile> all = tiles({target.name, family.kind, gates, family.dtype}, tuned);
     for (const Tile &tile : all) {
       const bool sized = step && family.inner > 0 && !target.machine.gpu;
-      if (sized && !(is_reached(all, tile, panels_of(family)) && may_be_cached(family, gates, tile) && has_all_units(family, tile)))
-        continue;
+      const bool used = !sized || (is_reached(all, tile, panels_of(family.dtype, family.inner)) &&
+                                   may_be_cached(family, gates, tile) && has_all_units(family, tile));
+      if (!used) continue;
       KernelSpec spec;
       spec.kind = family.kind;
       spec.cell = family.cell;

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "pack.h"
+
 namespace hrnn {
 namespace {
 
@@ -11,8 +13,6 @@ using Halide::Func;
 using Halide::RVar;
 using Halide::TailStrategy;
 using Halide::Var;
-
-constexpr int kPanelBytes = 64;  // one packed row: runtime/src/pack.h
 
 // Independent accumulators that hide the latency of a multiply-add on every core we know: latency 4, two a cycle.
 constexpr int kAccumulatorsForLatency = 8;
@@ -22,7 +22,7 @@ constexpr int kAccumulatorsForLatency = 8;
 // of its own before it is added, and NEON, which takes blocks anyway.
 int unroll_of_rows(const Machine &machine) { return machine.vector_bytes > 16 ? 2 : 1; }
 
-int vectors_per_panel(const Machine &machine) { return kPanelBytes / machine.vector_bytes; }
+int vectors_per_panel(const Machine &machine) { return static_cast<int>(kRowBytes) / machine.vector_bytes; }
 
 // What the second-level cache delivers at most in the latency of a multiply-add, in panel rows of 64 bytes: 48 bytes a
 // cycle (measured: 32 on Zen 4, 48 on Golden Cove).

@@ -2,8 +2,9 @@
 #include "tuned.h"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <stdexcept>
+
+#include "tile_json.h"
 
 namespace hrnn {
 namespace {
@@ -83,10 +84,6 @@ Tile parse_tile(const Json &json, const std::string &where) {
   if (tile.rows > 1 && tile.chains > 1) fields.refuse("has several chains; only tiles of one row may");
   fields.end();
   return tile;
-}
-
-Json tile_json(const Tile &tile) {
-  return {{"panels", tile.panels}, {"rows", tile.rows}, {"gate_by_gate", tile.gate_by_gate}, {"unroll", tile.unroll}, {"chains", tile.chains}, {"cache_level", tile.cache_level}};
 }
 
 TunedTile parse_entry(const Json &json, const std::string &where, const std::string &target) {

@@ -4,7 +4,6 @@
 // tested in tests/models (the onnx package's cases, exports, whole models) and tests/runtime.
 #include <gmock/gmock.h>
 
-
 #include "onnx_models.h"
 
 namespace hrnn::test {

@@ -297,12 +297,14 @@ bool has_unusable_input(const Importer &importer, const onnx::NodeProto &proto) 
   return false;
 }
 
-// Shows a node that does not look for progressions the numbers instead; what they were is returned.
-std::unordered_map<std::string, Value> hide_progressions(const OnnxNode &node) {
+// Shows a node the numbers instead of progressions in the inputs where it does not look for them (`taken` says where it
+// does); what they were is returned. A name given twice is hidden in both.
+std::unordered_map<std::string, Value> hide_progressions(const OnnxNode &node, unsigned taken) {
   Importer &importer = node.importer();
   std::unordered_map<std::string, Value> hidden;
   for (size_t i = 0; i < node.input_count(); ++i) {
-    if (!node.has_input(i) || node.input(i, "").kind != Value::Kind::Progression) continue;
+    const bool takes_one = i < 32 && (taken >> i & 1) != 0;
+    if (takes_one || !node.has_input(i) || node.input(i, "").kind != Value::Kind::Progression) continue;
     const Value value = node.input(i, "");
     hidden.emplace(node.input_name(i), value);
     importer.values[node.input_name(i)] = importer.counted(node, value);
@@ -314,7 +316,7 @@ void import_known_node(Importer &importer, const onnx::NodeProto &proto) {
   OnnxNode node(proto, &importer);
   const OnnxOperator &entry = *find_operator(node.type());
   check_counts(node, entry);
-  const auto known = entry.takes_progressions ? std::unordered_map<std::string, Value>{} : hide_progressions(node);
+  const auto known = hide_progressions(node, entry.progressions);
   entry.import(node);
   node.finish();
   for (const auto &[name, value] : known) importer.values[name] = value;

@@ -183,8 +183,8 @@ struct OnnxOperator {
   int since;  // the first opset (of those accepted) that defines it
   int min_inputs, max_inputs, max_outputs;
   void (*import)(OnnxNode &node);
-  bool takes_progressions = false;  // others are not shown such values
-  bool takes_unusable = false;      // looks itself whether it needs what cannot be compiled
+  unsigned progressions = 0;    // bit i: input i may be one; other inputs are not shown such values
+  bool takes_unusable = false;  // looks itself whether it needs what cannot be compiled
 };
 const OnnxOperator *find_operator(const std::string &type);
 std::string operator_list();  // of all, for messages

@@ -135,6 +135,16 @@ TEST(Views, GatherByRunTimeIndices) {
   EXPECT_THAT(real.error(), AllOf(HasSubstr("indices ('i')"), HasSubstr("float32")));
 }
 
+TEST(Views, GatherOfNumbersThatCountADynamicDimension) {
+  ModelBuilder builder;
+  builder.input("x", {"time"}).scalar("zero", 0).scalar("one", 1).integers("i", {0, -1}).output("y");
+  builder.node("Shape", {"x"}, {"shape"});
+  builder.node("Squeeze", {"shape"}, {"count"});
+  builder.node("Range", {"zero", "count", "one"}, {"numbers"});
+  builder.node("Gather", {"numbers", "i"}, {"y"});
+  EXPECT_THAT(operations(builder.import()), ElementsAre("Range from 0 in steps of 1", "Gather axis 0 of [time]"));
+}
+
 TEST(Views, UnsqueezeAndSqueeze) {
   const Graph graph = unary("Unsqueeze", nullptr, {{-1, 0}}).import();
   EXPECT_THAT(operations(graph), ElementsAre("Unsqueeze axis 0", "Unsqueeze axis 4"));

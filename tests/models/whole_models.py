@@ -254,7 +254,7 @@ layer (float[time, batch, 4] x) => (float[time, batch, 5] y) {
 INDEXED = """
 <ir_version: 8, opset_import: ["": 18]>
 indexed (float[batch, time, 4] x, int64[batch] lengths) => (float[batch, 5] last, float[batch, 5] last_again, float[batch, time, 5] back,
-                                                             float[batch, 5] mean, float[batch, 5] best) {
+                                                             float[batch, 5] mean, float[batch, 5] best, int64[2] ends) {
   turned = ReverseSequence <batch_axis = 0, time_axis = 1> (x, lengths)
   shape = Shape (lengths)
   sorted, order = TopK <axis = 0> (lengths, shape)
@@ -265,6 +265,7 @@ indexed (float[batch, time, 4] x, int64[batch] lengths) => (float[batch, 5] last
   states = Transpose <perm = [1, 0, 2]> (y3)
   count = Squeeze (shape)
   numbers = Range (zero, count, step)
+  ends = Gather (numbers, first_and_last)
   blank = ConstantOfShape (shape)
   blanks = Cast <to = 7> (blank)
   places = ScatterElements (blanks, order, numbers)
@@ -297,7 +298,8 @@ indexed (float[batch, time, 4] x, int64[batch] lengths) => (float[batch, 5] last
 def indexed():
     for batch, time in [(3, 7), (1, 1), (5, 4)]:
         parsed = model(INDEXED, {
-            **gru("", 4, 5), "one": np.array([1]), "zero": np.array(0), "step": np.array(1), "wide": np.array([1, 1, 5]),
+            **gru("", 4, 5), "one": np.array([1]), "zero": np.array(0), "step": np.array(1),
+            "first_and_last": np.array([0, -1]), "wide": np.array([1, 1, 5]),
             "nothing": np.zeros(1, np.float32), "unit": np.ones(1, np.float32), "update_shape": np.array([batch, 1])},
             check=False)
         x, lengths = weights(batch, time, 4), RANDOM.integers(1, time + 1, batch)

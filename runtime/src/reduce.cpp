@@ -107,12 +107,13 @@ T reduced(Reduction reduction, const StridedLoop &inner, int64_t count, const T 
 template <typename T>
 void reduce_as(Reduction reduction, const StridedLoop &outer, const StridedLoop &inner, int64_t count, const void *from,
                void *to) {
-  const T *first = static_cast<const T *>(from);
   for_each_element(outer, [&](const int64_t *offsets) {
+    // What has no element may be a null pointer, which must not be moved.
+    const T *first = static_cast<const T *>(from) + (count > 0 ? offsets[0] : 0);
     if (gives_index(reduction)) {
-      static_cast<int64_t *>(to)[offsets[1]] = index_of_extreme(reduction, inner, first + offsets[0]);
+      static_cast<int64_t *>(to)[offsets[1]] = index_of_extreme(reduction, inner, first);
     } else {
-      static_cast<T *>(to)[offsets[1]] = reduced(reduction, inner, count, first + offsets[0]);
+      static_cast<T *>(to)[offsets[1]] = reduced(reduction, inner, count, first);
     }
   });
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <set>
 
 #include "onnx_importer.h"
 #include "onnx_tensor.h"
@@ -47,6 +48,7 @@ struct Source {
   int64_t axis = 0;
   bool reverse = false;
   std::string name;
+  bool keeps = false;  // made of a mask: 1 where that is 0
 };
 
 struct State {
@@ -84,6 +86,7 @@ class Body {
 
   StepAlgebra algebra;
   std::vector<Source> sources;
+  std::set<int> selecting;  // the masks that choose (Where); others only multiply, and 0 times NaN is NaN
 
   void evaluate() {
     for (const onnx::TensorProto &tensor : form_.body->initializer()) {
@@ -446,6 +449,7 @@ class Body {
 
   Step where(const std::string &condition, const std::string &a, const std::string &b) {
     const Expression taken = mask(condition);
+    for (int chosen_by : algebra.masks_in(taken)) selecting.insert(chosen_by);
     const Expression otherwise = algebra.sum(algebra.scalar(1), taken, -1);
     return tensor(algebra.sum(algebra.multiply(taken, row(a)), algebra.multiply(otherwise, row(b))));
   }
@@ -815,13 +819,14 @@ class Emitter {
     } else if (f.kind != HRNN_SIGMOID && !(f.kind == HRNN_HARD_SIGMOID && f.alpha > 0)) {
       throw NoCell{fmt::format("a mask needs an update gate that can be exactly 1, not one of {}", describe(f))};
     }
-    const Source source = body_.sources[static_cast<size_t>(body_.algebra.atom(mask).index)];
+    const Source source = source_of(mask);
     const Dims &dims = source.value.dims;
     const TensorId masked =
         importer_
             .emit(node_, op::Elementwise{Function::Not}, {importer_.tensor(node_, source.value)}, DataType::Bool, dims)
             .tensor;
     Source keep = source;
+    keep.keeps = true;
     keep.value = importer_.emit(node_, op::Elementwise{Function::Cast}, {masked}, type, dims);
     const int sequence = static_cast<int>(body_.sources.size());
     body_.sources.push_back(keep);
@@ -948,7 +953,7 @@ class Emitter {
     std::vector<Value> inputs;
     Dim width(0);
     for (int sequence : used) {
-      inputs.push_back(input(&cell, sequence));
+      inputs.push_back(unmasked_steps(next, sequence, input(&cell, sequence)));
       width = width + inputs.back().dims[2];
     }
     Value x = inputs[0];
@@ -980,6 +985,22 @@ class Emitter {
     result.reverse = reverse;
     result.next = next;
     return result;
+  }
+
+  // A sequence with zeros at the steps that are left out: what stands there, be it NaN, is not to reach the state.
+  Value unmasked_steps(const Expression &next, int sequence, const Value &x) {
+    const std::vector<int> masks = body_.algebra.masks_in(next);
+    if (masks.empty() || !body_.selecting.count(masks[0])) return x;
+    if (body_.sources[static_cast<size_t>(sequence)].keeps) return x;
+    return chosen(time_major(source_of(masks[0])), x);
+  }
+
+  const Source &source_of(int mask) const {
+    return body_.sources[static_cast<size_t>(body_.algebra.atom(mask).index)];
+  }
+
+  Value chosen(const Value &mask, const Value &x) {
+    return apply(node_, Function::Where, {mask, x, scalar(node_, x.type, 0)});
   }
 
   void check_source(const Source &source, const State &state, bool reverse) const {
@@ -1095,9 +1116,10 @@ class Emitter {
 
   // Zeros where the mask is 0 (Keras' zero_output_for_mask).
   Value masked(const Value &y, int mask) {
-    const Source &source = body_.sources[static_cast<size_t>(body_.algebra.atom(mask).index)];
-    const TensorId in = importer_.tensor(node_, source.value);
-    const Value factor = importer_.emit(node_, op::Elementwise{Function::Cast}, {in}, y.type, source.value.dims);
+    const Value &given = source_of(mask).value;
+    if (body_.selecting.count(mask)) return chosen(given, y);
+    const TensorId in = importer_.tensor(node_, given);
+    const Value factor = importer_.emit(node_, op::Elementwise{Function::Cast}, {in}, y.type, given.dims);
     return importer_.emit(node_, op::Elementwise{Function::Mul}, {y.tensor, factor.tensor}, y.type, y.dims);
   }
 

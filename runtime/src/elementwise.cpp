@@ -548,8 +548,23 @@ BlockFunction conversion(int32_t from, int32_t to) {
 
 // ---- Blocks ---------------------------------------------------------------------------------------------------------
 
+template <typename Bits>
+void repeat(const char *from, int64_t count, char *to) {
+  Bits element;
+  memcpy(&element, from, sizeof element);
+  for (int64_t i = 0; i < count; ++i) memcpy(to + i * static_cast<int64_t>(sizeof element), &element, sizeof element);
+}
+
 // Elements `stride` apart, at most kBlock of them, side by side.
 void gather(const char *from, int64_t stride, int64_t count, int64_t size, char *to) {
+  if (stride == 0) {  // one that is broadcast
+    switch (size) {
+      case 1: return repeat<uint8_t>(from, count, to);
+      case 2: return repeat<uint16_t>(from, count, to);
+      case 4: return repeat<uint32_t>(from, count, to);
+      default: return repeat<uint64_t>(from, count, to);
+    }
+  }
   switch (size) {
     case 1: for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride]; break;
     case 2: for (int64_t i = 0; i < count; ++i) memcpy(to + i * 2, from + i * stride * 2, 2); break;

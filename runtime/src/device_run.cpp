@@ -90,7 +90,8 @@ void gather_input(const Pass &pass, int64_t begin, int64_t end, uint8_t *to) {
   for (int64_t s = begin; s < end; s++) {
     const int64_t active = pass.active(s);
     for (int64_t b = 0; b < a.batch; b++, to += bytes) {
-      const int64_t at = b < active ? pass.time_of(s, b) * a.x_time_stride + pass.row_of(b) * a.x_batch_stride : 0;
+      const Point point = b < active ? pass.at(s, b) : Point{0, 0};
+      const int64_t at = point.time * a.x_time_stride + point.sequence * a.x_batch_stride;
       if (b < active)
         memcpy(to, static_cast<const uint8_t *>(a.x) + at * pass.plan->element, bytes);
       else
@@ -180,10 +181,10 @@ void scatter_outputs(const Pass &pass, int64_t begin, int64_t end, const uint8_t
   for (int64_t s = begin; s < end; s++) {
     const uint8_t *states = history + (s + 1 - begin) * slot_bytes(plan, a.batch);
     for (int64_t b = 0; b < pass.active(s); b++) {
-      const int64_t at = pass.time_of(s, b) * a.y_time_stride + pass.direction * a.y_dir_stride +
-                         pass.row_of(b) * a.y_batch_stride;
+      const Point point = pass.at(s, b);
+      const int64_t at = point.time * a.y_time_stride + pass.direction * a.y_dir_stride + point.sequence * a.y_batch_stride;
       if (a.y != nullptr) memcpy(static_cast<uint8_t *>(a.y) + at * plan.element, states + b * row_bytes, bytes);
-      if (s + 1 == end || s + 1 == pass.length(b)) memcpy(final_state + b * row_bytes, states + b * row_bytes, bytes);
+      if (s + 1 == end || s + 1 == pass.steps(b)) memcpy(final_state + b * row_bytes, states + b * row_bytes, bytes);
     }
   }
 }
@@ -298,7 +299,7 @@ void device_state_destroy(hrnn_state *state) {
 }
 
 hrnn_status device_run(const Pass &pass, hrnn_error *error) {
-  const int64_t batch = pass.args->batch, total = batch == 0 ? 0 : pass.length(0);
+  const int64_t total = pass.steps();
   const int64_t steps = pass.state->device->chunk_steps;
   for (int64_t begin = 0; begin < total;) {
     const int64_t end = begin + steps < total ? begin + steps : total;

@@ -108,7 +108,8 @@ Region state_region(const LayerRun &run, const void *base, int64_t dir_stride, i
 // True where `later` reads as x what `earlier` writes as y, in the same order of steps.
 bool follows(const LayerRun &later, const LayerRun &earlier) {
   const hrnn_run_args &to = later.args, &from = earlier.args;
-  return to.x == from.y && to.time == from.time && to.batch == from.batch && to.lengths == from.lengths &&
+  const bool same_lanes = to.lengths == from.lengths && (to.lengths == nullptr || later.tile() == earlier.tile());
+  return to.x == from.y && to.time == from.time && to.batch == from.batch && same_lanes &&
          later.directions() == 1 && earlier.directions() == 1 && later.passes[0].reverse == earlier.passes[0].reverse &&
          later.plan().input == earlier.plan().hidden && later.plan().element == earlier.plan().element &&
          (to.time == 1 || to.x_time_stride == from.y_time_stride) &&

@@ -253,8 +253,7 @@ hrnn_status hrnn_state_create(const hrnn_plan *plan, int64_t max_batch, hrnn_sta
   state->chunk_rows = std::max(kChunkRows, max_batch);
 
   const int64_t bytes = lay_out(state, nullptr);
-  if (!state->memory.allocate(size_t(bytes)) || !state->order.resize(size_t(max_batch)) ||
-      !state->lengths.resize(size_t(max_batch)) || !state->sort_keys.resize(size_t(max_batch))) {
+  if (!state->memory.allocate(size_t(bytes)) || !state->lanes.allocate(max_batch)) {
     hrnn_state_destroy(state);
     return fail(error, HRNN_OUT_OF_MEMORY, "no memory for a state of %lld bytes", static_cast<long long>(bytes));
   }
@@ -284,7 +283,7 @@ void hrnn_state_destroy(hrnn_state *state) {
 }
 
 size_t hrnn_state_bytes(const hrnn_state *state) {
-  return sizeof *state + state->memory.size() + state->order.bytes() + state->lengths.bytes() + state->sort_keys.bytes() +
+  return sizeof *state + state->memory.size() + state->lanes.bytes() +
          size_t(state->plan->directions * state->share_count) * sizeof(Share);
 }
 

@@ -3,6 +3,7 @@
 // What plan.cpp, run.cpp and parallel.cpp (CPU) and device_run.cpp (GPU) share.
 #pragma once
 #include "array.h"
+#include "lanes.h"
 #include "machine.h"
 #include "pack.h"
 #include "plan.h"
@@ -95,30 +96,39 @@ struct hrnn_state {
   hrnn::AlignedBuffer memory;
   hrnn::DirectionState directions[2];
   uint32_t share_count;          // of each direction; 0: none
-  hrnn::Array<int32_t> order;    // rows by falling length
-  hrnn::Array<int32_t> lengths;  // in that order
-  hrnn::Array<int64_t> sort_keys;
+  hrnn::Lanes lanes;             // of the sequences of a ragged call
   hrnn::DeviceState *device;
 };
 
 namespace hrnn {
 
-// One direction's pass over the sequence, in processing order: step s of row b is time s, or length - 1 - s in reverse.
+// A row of x or y.
+struct Point {
+  int64_t sequence, time;
+};
+
+// One direction's pass over the sequences, in processing order. The rows of a step are sequences or, where their lengths
+// differ, lanes of them (lanes.h).
 struct Pass {
   const hrnn_plan *plan;
   hrnn_state *state;
   const hrnn_run_args *args;  // with every stride filled in
   int64_t direction;
   bool reverse;
-  bool ragged;                // lengths differ: rows are in state->order
+  bool ragged;  // lengths differ: rows are lanes
 
-  int64_t row_of(int64_t sorted) const { return ragged ? state->order[sorted] : sorted; }
-  int64_t length(int64_t sorted) const { return ragged ? state->lengths[sorted] : args->time; }
-  int64_t time_of(int64_t step, int64_t sorted) const { return reverse ? length(sorted) - 1 - step : step; }
-  // Rows with length > step; `most` is known to be at least as many.
+  // What `row` of a step is computed of, and where it goes.
+  Point at(int64_t step, int64_t row) const {
+    if (!ragged) return {row, reverse ? args->time - 1 - step : step};
+    const LanePlace &place = state->lanes.at(step, row);
+    const int64_t past = step - place.begin;
+    return {place.sequence, reverse ? place.length - 1 - past : past};
+  }
+  int64_t steps(int64_t row) const { return ragged ? state->lanes.steps(row) : args->time; }
+  int64_t steps() const { return args->batch == 0 ? 0 : steps(0); }  // of the longest row
+  // Rows with more steps; at most `most`.
   int64_t active(int64_t step, int64_t most) const;
   int64_t active(int64_t step) const { return active(step, args->batch); }
-  int64_t steps() const { return args->batch == 0 ? 0 : length(0); }  // of the longest
 };
 
 // Steps [begin, end) of a share's panels. Goes on when a kernel fails, since other threads would wait for this one; returns
@@ -149,6 +159,11 @@ struct LayerRun {
   const hrnn_plan &plan() const { return *passes[0].plan; }
   const hrnn_state &state() const { return *passes[0].state; }
   int64_t directions() const { return plan().directions; }
+  // How many rows of a step are computed jointly; 1 on a device, where no sequence follows another one.
+  int64_t tile() const {
+    const LayerChoice &choice = plan().choice;
+    return choice.device != nullptr ? 1 : choice.directions[0].phases[0].kernels[0]->rows;
+  }
 };
 
 void append_activation_arguments(const hrnn_plan &plan, int64_t direction, void **args, int *count);

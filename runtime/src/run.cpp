@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Running a layer on a CPU: stretches of projections and steps, rows by falling length. parallel.cpp: by several threads.
+// Running a layer on a CPU: stretches of projections and steps. parallel.cpp: by several threads.
 #include <algorithm>
-#include <climits>
 #include <cstring>
 
 #include "plan_internal.h"
@@ -11,9 +10,16 @@
 namespace hrnn {
 namespace {
 
-const uint8_t *x_at(const Pass &pass, int64_t time, int64_t row) {
+const uint8_t *x_at(const Pass &pass, int64_t step, int64_t row) {
   const hrnn_run_args &a = *pass.args;
-  return static_cast<const uint8_t *>(a.x) + (time * a.x_time_stride + row * a.x_batch_stride) * pass.plan->element;
+  const Point at = pass.at(step, row);
+  return static_cast<const uint8_t *>(a.x) + (at.time * a.x_time_stride + at.sequence * a.x_batch_stride) * pass.plan->element;
+}
+
+uint8_t *y_at(const Pass &pass, const Point &at) {
+  const hrnn_run_args &a = *pass.args;
+  const int64_t values = at.time * a.y_time_stride + pass.direction * a.y_dir_stride + at.sequence * a.y_batch_stride;
+  return static_cast<uint8_t *>(a.y) + values * pass.plan->element;
 }
 
 // Steps that are projected together: [begin, end), `rows` rows in the order of steps, then of rows.
@@ -46,11 +52,10 @@ bool evenly_spaced(const Pass &pass, const Chunk &chunk, int64_t *stride) {
 // products of fewer rows the weights would be read more often.
 void gather_rows(const Pass &pass, const Chunk &chunk, int64_t share, int64_t shares, uint8_t *to) {
   const size_t bytes = size_t(pass.plan->input * pass.plan->element);
-  int64_t row = 0, active = pass.args->batch;
-  for (int64_t s = chunk.begin; s < chunk.end; s++) {
+  int64_t first = 0, next = share, active = pass.args->batch;  // the step's first row, this share's next one
+  for (int64_t s = chunk.begin; s < chunk.end; s++, first += active) {
     active = pass.active(s, active);
-    for (int64_t b = 0; b < active; b++, row++)
-      if (row % shares == share) memcpy(to + size_t(row) * bytes, x_at(pass, pass.time_of(s, b), pass.row_of(b)), bytes);
+    for (; next < first + active; next += shares) memcpy(to + size_t(next) * bytes, x_at(pass, s, next - first), bytes);
   }
 }
 
@@ -60,7 +65,7 @@ int project_chunk(const Pass &pass, Share &share, const Chunk &chunk, Barrier *b
   DirectionState &d = pass.state->directions[pass.direction];
   int64_t stride;
   if (evenly_spaced(pass, chunk, &stride))
-    return share.projection.run(chunk.rows, x_at(pass, pass.time_of(chunk.begin, 0), 0), stride, d.projected, plan.row_values());
+    return share.projection.run(chunk.rows, x_at(pass, chunk.begin, 0), stride, d.projected, plan.row_values());
   gather_rows(pass, chunk, barrier == nullptr ? 0 : share.index, barrier == nullptr ? 1 : pass.state->share_count, d.gathered);
   if (barrier != nullptr) barrier->wait();
   return share.projection.run(chunk.rows, d.gathered, plan.input, d.projected, plan.row_values());
@@ -77,35 +82,24 @@ struct Columns {
 
 // The states after `step` to y.
 void copy_outputs(const Pass &pass, const Columns &columns, int64_t step, int64_t rows, uint8_t *states) {
-  const hrnn_run_args &a = *pass.args;
-  const hrnn_plan &plan = *pass.plan;
-  if (a.y == nullptr) return;
-  for (int64_t b = 0; b < rows; b++) {
-    const int64_t at = pass.time_of(step, b) * a.y_time_stride + pass.direction * a.y_dir_stride +
-                       pass.row_of(b) * a.y_batch_stride;
-    memcpy(static_cast<uint8_t *>(a.y) + at * plan.element + columns.begin, state_row(plan, states, b) + columns.begin,
-           size_t(columns.size));
-  }
+  if (pass.args->y == nullptr) return;
+  for (int64_t b = 0; b < rows; b++)
+    memcpy(y_at(pass, pass.at(step, b)) + columns.begin, state_row(*pass.plan, states, b) + columns.begin, size_t(columns.size));
 }
 
 // In the order that y lies in: rows of a step, or steps of a row, next to each other.
 void zero_past_the_ends(const Pass &pass) {
   const hrnn_run_args &a = *pass.args;
   if (a.y == nullptr || !pass.ragged) return;
-  const int64_t element = pass.plan->element;
-  auto zero = [&](int64_t t, int64_t b) {
-    const int64_t at = t * a.y_time_stride + pass.direction * a.y_dir_stride + pass.row_of(b) * a.y_batch_stride;
-    memset(static_cast<uint8_t *>(a.y) + at * element, 0, size_t(pass.plan->hidden * element));
-  };
+  const size_t bytes = size_t(pass.plan->hidden * pass.plan->element);
   if (a.y_time_stride < a.y_batch_stride) {
     for (int64_t b = 0; b < a.batch; b++)
-      for (int64_t t = pass.length(b); t < a.time; t++) zero(t, b);
+      for (int64_t t = a.lengths[b]; t < a.time; t++) memset(y_at(pass, {b, t}), 0, bytes);
     return;
   }
-  for (int64_t t = 0, active = a.batch; t < a.time; t++) {
-    active = pass.active(t, active);
-    for (int64_t b = active; b < a.batch; b++) zero(t, b);
-  }
+  for (int64_t t = *std::min_element(a.lengths, a.lengths + a.batch); t < a.time; t++)
+    for (int64_t b = 0; b < a.batch; b++)
+      if (a.lengths[b] <= t) memset(y_at(pass, {b, t}), 0, bytes);
 }
 
 // Calls run(phase, addresses) for each phase of a step, whose input or its projections are at `input`, with where it reads and
@@ -130,27 +124,54 @@ int run_fused(const hrnn_plan &plan, DirectionState &d, const uint8_t *x) {
   });
 }
 
+// The columns of a row of states that a share writes, padding and all.
+struct Span {
+  int64_t begin, end;
+  explicit Span(const Share &share) : begin(share.begin * kRowBytes), end(share.end * kRowBytes) {}
+};
+
+// Sequences that begin after `step` where another one has ended: the lane takes the initial state from the row where it waits,
+// and leaves that of the other one there, in both halves. `*change`: the next of them.
+void change_sequences(const Pass &pass, const Share &share, int current, int64_t step, int64_t *change) {
+  const hrnn_plan &plan = *pass.plan;
+  const Lanes &lanes = pass.state->lanes;
+  DirectionState &d = pass.state->directions[pass.direction];
+  const Span span(share);
+  for (; pass.ragged && *change < lanes.changes() && lanes.change(*change).begin == step + 1; ++*change) {
+    const LanePlace &place = lanes.change(*change);
+    uint8_t *lane = state_row(plan, d.h[current], place.lane);
+    uint8_t *waits = state_row(plan, d.h[current], lanes.waiting_row(place));
+    std::swap_ranges(lane + span.begin, lane + span.end, waits + span.begin);
+    memcpy(state_row(plan, d.h[1 - current], lanes.waiting_row(place)) + span.begin, waits + span.begin,
+           size_t(span.end - span.begin));
+  }
+}
+
 // One time step of a share: from d.h[current] to the other half, with the projections at `input`. Threads meet after each
 // phase, since the next one reads what all have written.
-int run_step(const Pass &pass, Share &share, int current, int64_t step, const uint8_t *input, int64_t rows, Barrier *barrier) {
+int run_step(const Pass &pass, Share &share, int current, int64_t step, const uint8_t *input, int64_t rows, int64_t *change,
+             Barrier *barrier) {
   const hrnn_plan &plan = *pass.plan;
   DirectionState &d = pass.state->directions[pass.direction];
-  const int code = run_phases(plan, d, current, input, [&](int64_t phase, const StepCall::Addresses &at) {
+  return run_phases(plan, d, current, input, [&](int64_t phase, const StepCall::Addresses &at) {
     const int failed = share.phases[phase].run(rows, at, step % 2 == 1);
+    if (phase + 1 == plan.cell.phases) {
+      copy_outputs(pass, Columns(plan, share), step, rows, d.h[1 - current]);
+      change_sequences(pass, share, 1 - current, step, change);
+    }
     if (barrier != nullptr) barrier->wait();
     return failed;
   });
-  copy_outputs(pass, Columns(plan, share), step, rows, d.h[1 - current]);
-  return code;
 }
 
-// Sequences that have ended keep their state: puts rows [still, rows) into both halves, since later steps write neither.
+// Lanes that have ended keep their state: puts rows [still, rows) into both halves, since later steps write neither.
 void keep_ended(const Pass &pass, const Share &share, int current, int64_t still, int64_t rows) {
   const hrnn_plan &plan = *pass.plan;
   DirectionState &d = pass.state->directions[pass.direction];
+  const Span span(share);
   for (int64_t b = still; b < rows; b++)
-    memcpy(state_row(plan, d.h[1 - current], b) + share.begin * kRowBytes,
-           state_row(plan, d.h[current], b) + share.begin * kRowBytes, size_t((share.end - share.begin) * kRowBytes));
+    memcpy(state_row(plan, d.h[1 - current], b) + span.begin, state_row(plan, d.h[current], b) + span.begin,
+           size_t(span.end - span.begin));
 }
 
 hrnn_status kernel_failed(const hrnn_plan &plan, int code, hrnn_error *error) {
@@ -164,7 +185,8 @@ int run_steps(const Pass &pass, Share &share, int64_t begin, int64_t end, Barrie
   DirectionState &d = pass.state->directions[pass.direction];
   const int64_t row_bytes = plan.row_values() * plan.element;
   int code = 0, current = int((d.current + begin) % 2);
-  int64_t rows = begin == 0 ? pass.args->batch : pass.active(begin - 1);
+  int64_t rows = begin == 0 ? pass.args->batch : pass.active(begin - 1);  // at first all, so that what waits is in both halves
+  int64_t change = pass.ragged ? pass.state->lanes.first_change_after(begin) : 0;
   auto note = [&code](int failed) { code = code == 0 ? failed : code; };
   for (Chunk chunk = {begin, begin, 0}; chunk.end < end;) {
     chunk = next_chunk(pass, chunk.end, end);
@@ -174,7 +196,7 @@ int run_steps(const Pass &pass, Share &share, int64_t begin, int64_t end, Barrie
       const int64_t still = pass.active(s, rows);
       keep_ended(pass, share, current, still, rows);
       rows = still;
-      note(run_step(pass, share, current, s, input, rows, barrier));
+      note(run_step(pass, share, current, s, input, rows, &change, barrier));
       input += rows * row_bytes;
     }
   }
@@ -188,7 +210,7 @@ void fetch_inputs(const Pass &pass, int64_t begin, int64_t end) {
   for (int64_t s = begin, active = pass.args->batch; s < end; s++) {
     active = pass.active(s, active);
     for (int64_t b = 0; b < active && (left -= bytes) >= 0; b++)
-      for (int64_t i = 0; i < bytes; i += kRowBytes) __builtin_prefetch(x_at(pass, pass.time_of(s, b), pass.row_of(b)) + i);
+      for (int64_t i = 0; i < bytes; i += kRowBytes) __builtin_prefetch(x_at(pass, s, b) + i);
   }
 }
 
@@ -252,36 +274,14 @@ hrnn_status check_args(const hrnn_plan *plan, const hrnn_state *state, const hrn
   return HRNN_OK;
 }
 
-// Lets key `at` of a heap with the smallest on top sink to its place.
-void sink(int64_t *keys, int64_t at, int64_t count) {
-  const int64_t key = keys[at];
-  for (int64_t child; (child = 2 * at + 1) < count; at = child) {
-    if (child + 1 < count && keys[child + 1] < keys[child]) child++;
-    if (keys[child] >= key) break;
-    keys[at] = keys[child];
-  }
-  keys[at] = key;
-}
-
-// Rows by falling length, equal ones in their own order, by a heap sort: no memory, and never slow. False where all have
-// all steps.
-bool sort_rows(hrnn_state *state, const hrnn_run_args &args) {
-  bool ragged = false;
-  int64_t *keys = state->sort_keys.data();
-  for (int64_t b = 0; b < args.batch; b++) {
-    ragged |= args.lengths[b] != args.time || args.lengths[b] == 0;
-    keys[b] = int64_t{args.lengths[b]} << 32 | (INT32_MAX - b);
-  }
-  if (!ragged) return false;
-  for (int64_t b = args.batch / 2; b-- > 0;) sink(keys, b, args.batch);
-  for (int64_t count = args.batch; count > 0; count--) {
-    const int64_t smallest = keys[0];
-    keys[0] = keys[count - 1];
-    sink(keys, 0, count - 1);
-    state->lengths[size_t(count - 1)] = int32_t(smallest >> 32);
-    state->order[size_t(count - 1)] = int32_t(INT32_MAX - (smallest & INT32_MAX));
-  }
-  return true;
+// Calls f(sequence, length, initial row, final row): where its state is in the first step, and where after the last one.
+template <class F>
+void for_each_sequence(const Pass &pass, F f) {
+  const Lanes &lanes = pass.state->lanes;
+  if (pass.ragged)
+    for (const LanePlace &place : lanes) f(place.sequence, place.length, lanes.initial_row(place), lanes.final_row(place));
+  else
+    for (int64_t b = 0; b < pass.args->batch; b++) f(b, pass.args->time, b, b);
 }
 
 void load_initial_state(const Pass &pass) {
@@ -290,15 +290,15 @@ void load_initial_state(const Pass &pass) {
   DirectionState &d = pass.state->directions[pass.direction];
   const size_t bytes = size_t(plan.hidden * plan.element);
   d.current = 0;
-  for (int64_t b = 0; b < a.batch; b++) {
-    uint8_t *to = state_row(plan, d.h[0], b);
-    const int64_t at = pass.direction * a.h0_dir_stride + pass.row_of(b) * a.h0_batch_stride;
+  for_each_sequence(pass, [&](int64_t sequence, int64_t length, int64_t row, int64_t) {
+    uint8_t *to = state_row(plan, d.h[0], row);
+    const int64_t at = pass.direction * a.h0_dir_stride + sequence * a.h0_batch_stride;
     // A sequence of length 0 gives zeros whatever the initial state, as ONNX Runtime has it.
-    if (a.h0 != nullptr && !(pass.ragged && pass.length(b) == 0))
+    if (a.h0 != nullptr && !(pass.ragged && length == 0))
       memcpy(to, static_cast<const uint8_t *>(a.h0) + at * plan.element, bytes);
     else
       memset(to, 0, bytes);
-  }
+  });
 }
 
 void store_final_state(const Pass &pass) {
@@ -306,29 +306,30 @@ void store_final_state(const Pass &pass) {
   const hrnn_run_args &a = *pass.args;
   const DirectionState &d = pass.state->directions[pass.direction];
   if (a.h_n == nullptr) return;
-  for (int64_t b = 0; b < a.batch; b++) {
-    const int64_t at = pass.direction * a.h_n_dir_stride + pass.row_of(b) * a.h_n_batch_stride;
-    memcpy(static_cast<uint8_t *>(a.h_n) + at * plan.element, state_row(plan, d.h[d.current], b),
+  for_each_sequence(pass, [&](int64_t sequence, int64_t, int64_t, int64_t row) {
+    const int64_t at = pass.direction * a.h_n_dir_stride + sequence * a.h_n_batch_stride;
+    memcpy(static_cast<uint8_t *>(a.h_n) + at * plan.element, state_row(plan, d.h[d.current], row),
            size_t(plan.hidden * plan.element));
-  }
+  });
 }
 
-// Rows back from order of length to the caller's order, through the other half of the state.
-void unsort_state(const Pass &pass) {
-  const hrnn_plan &plan = *pass.plan;
-  DirectionState &d = pass.state->directions[pass.direction];
-  for (int64_t b = 0; b < pass.args->batch; b++)
-    memcpy(state_row(plan, d.h[1 - d.current], pass.row_of(b)), state_row(plan, d.h[d.current], b),
-           size_t(plan.padded() * plan.element));
-  d.current = 1 - d.current;
-}
-
+// Rows of the state from the order of sequences to where they are in the first step, through its other half.
 void sort_state(const Pass &pass) {
   const hrnn_plan &plan = *pass.plan;
   DirectionState &d = pass.state->directions[pass.direction];
-  for (int64_t b = 0; b < pass.args->batch; b++)
-    memcpy(state_row(plan, d.h[1 - d.current], b), state_row(plan, d.h[d.current], pass.row_of(b)),
-           size_t(plan.padded() * plan.element));
+  for_each_sequence(pass, [&](int64_t sequence, int64_t, int64_t row, int64_t) {
+    memcpy(state_row(plan, d.h[1 - d.current], row), state_row(plan, d.h[d.current], sequence), size_t(plan.padded() * plan.element));
+  });
+  d.current = 1 - d.current;
+}
+
+// And back, from where they are after the last step.
+void unsort_state(const Pass &pass) {
+  const hrnn_plan &plan = *pass.plan;
+  DirectionState &d = pass.state->directions[pass.direction];
+  for_each_sequence(pass, [&](int64_t sequence, int64_t, int64_t, int64_t row) {
+    memcpy(state_row(plan, d.h[1 - d.current], sequence), state_row(plan, d.h[d.current], row), size_t(plan.padded() * plan.element));
+  });
   d.current = 1 - d.current;
 }
 
@@ -384,7 +385,8 @@ hrnn_status LayerRun::check(const LayerCall &call, bool is_stream, hrnn_error *e
 
 void LayerRun::begin() {
   hrnn_state *state = passes[0].state;
-  const bool ragged = args.lengths != nullptr && sort_rows(state, args);
+  const bool together = plan().choice.device == nullptr;
+  const bool ragged = args.lengths != nullptr && state->lanes.arrange(args.lengths, args.batch, args.time, together, tile());
   before = state->directions[0].current;
   for (int64_t d = 0; d < directions(); d++) {
     passes[d].ragged = ragged;
@@ -416,8 +418,8 @@ void LayerRun::end() {
 }
 
 int64_t Pass::active(int64_t step, int64_t most) const {
-  int64_t rows = most;
-  while (ragged && rows > 0 && state->lengths[rows - 1] <= step) rows--;
+  int64_t rows = ragged ? std::min(most, state->lanes.count()) : most;
+  while (ragged && rows > 0 && state->lanes.steps(rows - 1) <= step) rows--;
   return rows;
 }
 

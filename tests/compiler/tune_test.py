@@ -5,6 +5,7 @@
 """
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -30,7 +31,10 @@ class Tune(unittest.TestCase):
         return [HRNN, "tune", *arguments, "--database", self.database, "--output", self.path("tuned"), "--variant", "sse41"]
 
     def tune(self, *arguments):
-        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=300)
+        result = subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=300)
+        # What a build with sanitizers says, now and then, of the stack that Halide compiles on.
+        result.stderr = re.sub(r"==\d+==WARNING: ASan doesn't fully support makecontext.*\n", "", result.stderr)
+        return result
 
     def expect(self, code, result, *parts):
         self.assertEqual(result.returncode, code, result.stderr)

@@ -9,6 +9,9 @@ The share of the limit is the time that a step would take at the cores' own limi
 multiply-adds at the peak rate of the instruction set, weights read at the bandwidth of a buffer of their size. It can
 pass 100 % where a large buffer is read slower than the weights are.
 
+`DESCRIPTOR # beside OTHER` has hrnn compute another layer in the same turns, on the same cores: ratios of two layers are as
+good as those to a peer.
+
 A run that is cut short, or stops after --budget, goes on where it was when it is started again.
 """
 
@@ -131,13 +134,19 @@ class Table:
         self.threads, cores = threads, set(args.cores[:threads])
         self.commands = {name: [path] for name, path in args.peers.items()}
         self.cores, self.peers = cores, {}
-        serve = [args.hrnn, "bench", "--serve", *(["--variant", args.variant] if args.variant else [])]
-        self.hrnn = Program(serve, cores)
+        self.serve = [args.hrnn, "bench", "--serve", *(["--variant", args.variant] if args.variant else [])]
+        self.hrnn, self.beside = Program(self.serve, cores), None
 
     def peer(self, name):
         if name not in self.peers:
             self.peers[name] = Program(self.commands[name], self.cores)
         return self.peers[name]
+
+    def open_beside(self, problem, directory):
+        if self.beside is None:
+            self.beside = Program(self.serve, self.cores)
+        directory.mkdir()
+        self.beside.ask("problem", problem, str(directory), str(self.threads))
 
     def open(self, layer, directory):
         """What each peer says to the layer that hrnn wrote."""
@@ -166,7 +175,7 @@ class Table:
         return program.ask("burst")
 
     def programs(self):
-        return [self.hrnn, *self.peers.values()]
+        return [self.hrnn, *([self.beside] if self.beside else []), *self.peers.values()]
 
     def close(self):
         for program in self.programs():
@@ -194,14 +203,16 @@ class Others:
         return max(0.0, (busy - self.busy - (own - self.own)) / ticks)
 
 
-def measure(table, problem, directory, seconds):
+def measure(table, problem, beside, directory, seconds):
     layer = table.hrnn.ask("problem", problem, str(directory), str(table.threads))
     write_model(layer, directory)
     answers = table.open(layer, directory)
+    if beside:
+        table.open_beside(beside, directory / "beside")
     rows = []
     while len(rows) < TRIES and (not rows or disturbed(rows[-1])):
         others = Others(table)
-        row = take_turns(table, layer, answers, seconds)
+        row = take_turns(table, layer, answers, bool(beside), seconds)
         rows.append({**row, "others": others.share()})
     return min(rows, key=lambda row: row["others"])
 
@@ -210,12 +221,14 @@ def disturbed(row):
     return row["others"] > DISTURBED
 
 
-def take_turns(table, layer, answers, seconds):
+def take_turns(table, layer, answers, beside, seconds):
     timed = [name for name, answer in answers.items() if "refused" not in answer]
-    samples, times = [], {name: [] for name in timed}
+    samples, times, ratios = [], {name: [] for name in timed}, []
     begin = time.perf_counter()
     while True:
         samples.append(table.turn(table.hrnn))
+        if beside:
+            ratios.append(samples[-1]["us"] / table.turn(table.beside)["us"])
         for name in timed:
             times[name].append(table.turn(table.peer(name))["us"])
         spent, rounds = time.perf_counter() - begin, len(samples)
@@ -232,6 +245,8 @@ def take_turns(table, layer, answers, seconds):
         "rounds": rounds,
         "peers": {name: dict(answer) for name, answer in answers.items()},
     }
+    if beside:
+        row["to_beside"] = statistics.median(ratios)
     row["gflops"] = layer["flops"] / row["us"] / 1e3
     row["share"] = row["floor"] / row["us"]
     for name in timed:
@@ -244,16 +259,18 @@ def take_turns(table, layer, answers, seconds):
 
 
 def read_problems(path):
-    """(name, descriptor, threads) a line; `# threads: 1 2` says for the lines after it. hrnn checks the rest."""
+    """(name, descriptor, descriptor of what is computed beside it or "", threads) a line; `# threads: 1 2` says for the lines
+    after it. hrnn checks the rest."""
     threads = [1]
     for line in path.read_text().splitlines():
         directive = re.fullmatch(r"# threads:((?: \d+)+)", line.strip())
         if directive:
             threads = [int(count) for count in directive[1].split()]
-        line = line.split("#")[0].strip()
-        if line:
+        line, _, comment = line.partition("#")
+        beside = re.fullmatch(r" beside (\S+)", comment.rstrip())
+        if line.strip():
             name, _, descriptor = line.rpartition("=")
-            yield from ((name.strip(), descriptor.strip(), count) for count in threads)
+            yield from ((name.strip(), descriptor.strip(), beside[1] if beside else "", count) for count in threads)
 
 
 def cpu_name():
@@ -341,16 +358,16 @@ def main():
             print(f"compare: {name} is left out: {why}", file=sys.stderr)
             del args.peers[name]
     key = fingerprint(args, versions)
-    work = []  # (file of results, its report, name, descriptor, threads)
+    work = []  # (file of results, its report, name, descriptor, what is beside it, threads)
     for path in files:
         to = args.results / f"{path.stem}.json"
         report = stored(to, key)
         done = {(row["problem"], row["threads"]) for row in report["rows"] if not (args.again and disturbed(row))}
-        for name, descriptor, threads in read_problems(path):
+        for name, descriptor, beside, threads in read_problems(path):
             if threads > len(args.cores):
                 print(f"compare: {descriptor} on {threads} threads is left out: there are {len(args.cores)} cores", file=sys.stderr)
             elif (descriptor, threads) not in done:
-                work.append((to, report, name, descriptor, threads))
+                work.append((to, report, name, descriptor, beside, threads))
                 done.add((descriptor, threads))
     if not work:
         return
@@ -364,14 +381,15 @@ def main():
     # One number of threads after the other: the programs' pools are made for it.
     for threads in sorted({item[-1] for item in work}):
         table = Table(args, threads)
-        for to, report, name, descriptor, count in work:
+        for to, report, name, descriptor, beside, count in work:
             if count != threads:
                 continue
             if time.perf_counter() > end:
                 table.close()
                 sys.exit(MORE_TO_DO)
             with tempfile.TemporaryDirectory() as directory:
-                row = {"problem": descriptor, "name": name, **measure(table, descriptor, pathlib.Path(directory), args.seconds)}
+                row = measure(table, descriptor, beside, pathlib.Path(directory), args.seconds)
+                row = {"problem": descriptor, "name": name, **row}
             keep(report["rows"], row)
             save(to, report)
             print_row(row, versions)

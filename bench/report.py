@@ -118,6 +118,11 @@ def time_to_limit(row):
     return row["us"] / row["floor"]
 
 
+def to_beside(row):
+    """Time to that of the layer that was computed in the same turns."""
+    return row.get("to_beside")
+
+
 def share_of_peak(row):
     return row["gflops"] / row["peak"]
 
@@ -166,13 +171,8 @@ def goals(r):
     both = pairs(r.rows("parallel"), lambda row: row["problem"], lambda row: row["threads"] == 1, lambda row: row["threads"] == 2)
     found.append(Goal("directions and layers on two threads: one thread's time to theirs", ">= 1.8",
                       [(case_name(two), one["us"] / two["us"]) for one, two in both]))
-    both = pairs(r.rows("ragged"), lambda row: (row["hidden"], row["batch"]), lambda row: not row["lengths"], lambda row: row["lengths"])
-    found.append(Goal("different lengths: time to that of as many steps in full batches", "<= 1.1",
-                      [(case_name(two), two["us"] / one["us"]) for one, two in both]))
-    both = pairs(r.rows("reset"), lambda row: (row["hidden"], row["batch"], row["time"]), lambda row: row["cell"] == "gru",
-                 lambda row: row["cell"] == "gru_reset_before")
-    found.append(Goal("GRU, reset before the product: time to reset after", "<= 1.3",
-                      [(case_name(two), two["us"] / one["us"]) for one, two in both]))
+    found.append(Goal("different lengths: time to that of as many steps in full batches", "<= 1.1", cases(r.rows("ragged"), to_beside)))
+    found.append(Goal("GRU, reset before the product: time to reset after", "<= 1.3", cases(r.rows("reset"), to_beside)))
     return [goal for goal in found if goal.cases]
 
 

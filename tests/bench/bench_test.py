@@ -46,7 +46,7 @@ PEER = """\
 PROBLEMS = """\
     # Two problems on one thread
     first = gru:lbr:i5h9:b2:t1:fwd:f32
-    gru:rbl:i5h8:b2:t4:fwd:f32  # unnamed
+    gru:rbl:i5h8:b2:t4:fwd:f32  # beside gru:lbr:i5h200:b2:t4:fwd:f32
     stack = gru:lbr:i5h8l2:b1:t1:fwd:f32
 """
 
@@ -92,6 +92,9 @@ class Bench(unittest.TestCase):
             self.assertLess(row["peers"]["right"]["difference"], 1e-5)
             self.assertIn("differs", row["peers"]["wrong"]["refused"])
             self.assertNotIn("us", row["peers"]["wrong"])
+        self.assertGreater(rows[""]["to_beside"], 0)
+        self.assertLess(rows[""]["to_beside"], 0.5)  # of 25 times as many units
+        self.assertNotIn("to_beside", rows["first"])
         self.assertIn("ended", rows["first"]["peers"]["ending"]["refused"])
         self.assertIn("ratio", rows["stack"]["peers"]["ending"])  # started again
 
@@ -122,6 +125,10 @@ class Bench(unittest.TestCase):
         result = self.compare()
         self.assertNotEqual(result.returncode, 0)
         self.assertIn("'up'", result.stderr)
+        (self.folder / "small.txt").write_text("gru:lbr:i5h9:b2:t1:fwd:f32  # beside gru:lbr:i5h9:b2:t1:down:f32\n")
+        result = self.compare()
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("'down'", result.stderr)
         result = self.script("report.py", self.folder)
         self.assertNotEqual(result.returncode, 0)
         self.assertIn("no results", result.stderr)

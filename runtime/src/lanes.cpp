@@ -69,13 +69,23 @@ void Lanes::fill(int64_t capacity) {
 
 // Lanes by falling length, places by lane.
 void Lanes::order() {
-  int32_t *next = next_.data(), *first = first_.data();
-  for (int64_t l = 0; l < count_; l++) keys_[size_t(l)] = key(INT32_MAX - number_of(keys_[size_t(l)]), index_of(keys_[size_t(l)]));
+  for (int64_t l = 0; l < count_; l++) {
+    const int64_t lane = keys_[size_t(l)];
+    keys_[size_t(l)] = key(INT32_MAX - number_of(lane), index_of(lane));
+  }
   sort(keys_.begin(), keys_.begin() + count_);
+  int32_t *next = next_.data(), *first = first_.data();
   for (int64_t l = 0; l < count_; l++) next[index_of(keys_[size_t(l)])] = int32_t(l);
   std::fill_n(first, count_ + 1, 0);
-  for (int64_t i = 0; i < sequences_; i++) first[(sorted_[size_t(i)].lane = next[sorted_[size_t(i)].lane]) + 1]++;
-  for (int64_t l = 0; l < count_; l++) next[l] = first[l], first[l + 1] += first[l];
+  for (int64_t i = 0; i < sequences_; i++) {
+    LanePlace &place = sorted_[size_t(i)];
+    place.lane = next[place.lane];
+    first[place.lane + 1]++;
+  }
+  for (int64_t l = 0; l < count_; l++) {
+    next[l] = first[l];
+    first[l + 1] += first[l];
+  }
   for (int64_t i = 0; i < sequences_; i++) places_[size_t(next[sorted_[size_t(i)].lane]++)] = sorted_[size_t(i)];
 }
 

@@ -103,15 +103,12 @@ def cases(rows, value):
     return [(name, ratio) for name, ratio in pairs if ratio is not None]
 
 
-def pairs(rows, key, first, second):
-    """(first row, second row) of the same layer."""
-    groups = {}
+def one_and_two_threads(rows):
+    """(row of one thread, row of two) of each problem."""
     for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    for group in groups.values():
-        one, two = next(filter(first, group), None), next(filter(second, group), None)
-        if one and two:
-            yield one, two
+        two = next((other for other in rows if (other["problem"], other["threads"]) == (row["problem"], 2)), None)
+        if row["threads"] == 1 and two:
+            yield row, two
 
 
 def time_to_limit(row):
@@ -146,9 +143,8 @@ def layer_goals(r, name, single, small, batch, stream):
     for peer, bound in (("onnxruntime", 1.3), ("onednn", 4)):
         yield Goal(f"{name}, two threads, H = 512: {SHORT[peer]}'s time on two threads to ours", f">= {bound}",
                    cases(two, lambda row, peer=peer: ratio_to(peer, row)))
-    both = list(pairs(single, lambda row: row["problem"], lambda row: row["threads"] == 1, lambda row: row["threads"] == 2))
     yield Goal(f"{name}, two threads: time to that of one (5 % are noise)", "<= 1.05",
-               [(case_name(two), two["us"] / one["us"]) for one, two in both])
+               [(case_name(two), two["us"] / one["us"]) for one, two in one_and_two_threads(single)])
     yield Goal(f"{name}, B 2 to 8: time to limit", "<= 1.3", cases(small, time_to_limit))
     large = [row for row in batch if row["hidden"] >= 128]
     yield Goal(f"{name}, B 16 to 64, H >= 128: share of the multiply-add peak", ">= 0.85", cases(large, share_of_peak))
@@ -168,7 +164,7 @@ def goals(r):
     found += layer_goals(
         r, "RNN", r.rows("rnn", batch=1, time=100, **rnn), r.rows("rnn", batch=lambda b: 2 <= b <= 8, **rnn),
         r.rows("rnn", batch=lambda b: b >= 16, **rnn), r.rows("rnn", batch=1, time=1, **rnn))
-    both = pairs(r.rows("parallel"), lambda row: row["problem"], lambda row: row["threads"] == 1, lambda row: row["threads"] == 2)
+    both = one_and_two_threads(r.rows("parallel"))
     found.append(Goal("directions and layers on two threads: one thread's time to theirs", ">= 1.8",
                       [(case_name(two), one["us"] / two["us"]) for one, two in both]))
     found.append(Goal("different lengths: time to that of as many steps in full batches", "<= 1.1", cases(r.rows("ragged"), to_beside)))

@@ -248,7 +248,7 @@ def take_turns(table, layer, answers, beside, seconds):
     if beside:
         row["to_beside"] = statistics.median(ratios)
     row["gflops"] = layer["flops"] / row["us"] / 1e3
-    row["share"] = row["floor"] / row["us"]
+    row["share"] = row["floor"] / row["us"]  # on a GPU there is no limit to compare with: 0
     for name in timed:
         us = statistics.median(times[name])
         row["peers"][name].update(us=us, ratio=us / row["us"])
@@ -320,7 +320,8 @@ def print_row(row, versions):
     ]
     name = f" ({row['name']})" if row["name"] else ""
     print(
-        f"{row['problem']}{name}, threads {row['threads']}: {number(row['us'])} us, {100 * row['share']:.0f} % of the limit; "
+        f"{row['problem']}{name}, threads {row['threads']}: {number(row['us'])} us, "
+        + (f"{100 * row['share']:.0f} % of the limit; " if row["share"] else "")
         + ", ".join(ratios)
         + (f" (disturbed: other programs took {100 * row['others']:.0f} % of the cores)" if disturbed(row) else ""),
         flush=True,

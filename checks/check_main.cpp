@@ -28,7 +28,7 @@ bool check(const Kernels &kernels, bool quick, double *largest) {
     good &= print(kernels.name(), name, report);
     *largest = std::max(*largest, report.largest);
   };
-  Report shapes = check_shapes(kernels, quick || kernels.gpu() ? 1 : 4);
+  Report shapes = check_shapes(kernels, kernels.gpu() ? 3 : quick ? 1 : 4);
   for (const std::string &symbol : kernels.never_called()) shapes.add(symbol, "was never called");
   add("shapes", shapes);
   add("empty", check_empty(kernels));

@@ -133,7 +133,9 @@ class Call {
  public:
   Call(const hrnn_kernel &kernel, const hrnn_device *device, int unit_panels, int unit_rows) : kernel_(kernel) {
     const hrnn_dtype dtype = hrnn_dtype(kernel.dtype);
-    const int lanes = kRowBytes / (dtype == HRNN_F64 ? 8 : 4), gates = int(kernel.gates), inner = kernel.inner ? int(kernel.inner) : 13;
+    const int lanes = kRowBytes / (dtype == HRNN_F64 ? 8 : 4), gates = int(kernel.gates);
+    // Steps on a GPU count on rows of whole panels, as the runtime keeps states.
+    const int any = device != nullptr && kernel.kind == HRNN_STEP ? 48 : 13, inner = kernel.inner ? int(kernel.inner) : any;
     const int panels = 3 * unit_panels, rows = row_tiles(kernel) * unit_rows;
     std::mt19937 random(7);
     auto input = [&](const std::vector<int> &extents) {
@@ -251,6 +253,12 @@ Report check_cropping(const Kernels &kernels) {
         }
       }
     }
+    if (!kernels.gpu()) continue;
+    // What a GPU's kernel returns is all that says whether it ran.
+    Call call(kernel, device_of(kernels), panels, rows);
+    report.runs++;
+    report.add(std::string(kernel.symbol) + " of rows that are not there",
+               call.run({0, 3 * panels}, {0, (row_tiles(kernel) + 1) * rows}).empty() ? "returned no error" : "");
   }
   return report;
 }

@@ -35,7 +35,7 @@ set_property(GLOBAL PROPERTY HRNN_TARGET_ROWS "${hrnn_target_rows}")
 
 option(HRNN_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(HRNN_BUILD_BENCH "Build the benchmarks" ${PROJECT_IS_TOP_LEVEL})
-set(HRNN_TARGETS "${hrnn_host_targets}" CACHE STRING "CPU targets of the prebuilt kernel library")
+set(HRNN_TARGETS "${hrnn_host_targets}" CACHE STRING "Targets of the prebuilt kernel library; with cuda, hrnn has kernels for GPUs as well")
 set(HRNN_SANITIZE "" CACHE STRING "Sanitizers for everything but generated kernels, for example address,undefined")
 set(HRNN_VENV "${PROJECT_SOURCE_DIR}/build/venv" CACHE PATH "Python environment with cmake/requirements.txt in it")
 

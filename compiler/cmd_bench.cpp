@@ -34,7 +34,6 @@ class ModelWork : public Workload {
         model_(lower(*graph_)),
         team_(make_team(options.threads)),
         session_(make_session(model_, options.variant, path, team_.get())) {
-    threads_ = options.threads;
     const Sizes sizes = parse_sizes(options.dims);
     check_names(session_.get(), sizes, path);
     if (options.inputs.empty())
@@ -46,9 +45,10 @@ class ModelWork : public Workload {
     check(hrnn_session_reserve(session_.get(), in_.data(), in_.size(), out_.data(), out_.size(), &error), error, path);
     outputs_ = allocate_outputs(session_.get(), out_);
     for (size_t i = 0; i < out_.size(); ++i) out_[i] = tensor_of(outputs_[i].second);
+    add_costs(options.threads);
     const std::vector<hrnn_selection> layers = session_selections(session_.get());
-    if (!layers.empty()) variant_ = layers.front().variant;
-    add_costs();
+    runs(layers.empty() ? hrnn_selection{} : layers.front(), {hrnn_prebuilt_tables, hrnn_prebuilt_tables + hrnn_prebuilt_table_count},
+         options.threads);
   }
 
   void run() override {
@@ -84,7 +84,7 @@ class ModelWork : public Workload {
   }
 
   // Of the recurrent layers; of none where one's size is not known, or is not in the numbers that the limits are for.
-  void add_costs() {
+  void add_costs(uint32_t threads) {
     std::vector<std::optional<int64_t>> symbols(graph_->symbols.size());
     const std::vector<hrnn_tensor_info> infos = session_inputs(session_.get());
     for (size_t i = 0; i < infos.size(); ++i) {
@@ -105,7 +105,7 @@ class ModelWork : public Workload {
       builtin_cell_shape(layer->cell.c_str(), &cell);
       const LayerSize size{cell.gates,    layer->input_size, layer->hidden_size, *batch, layer->directions(),
                            double(*time), *time == 1};
-      costs_.push_back(layer_cost(size, threads_));
+      costs_.push_back(layer_cost(size, threads));
     }
   }
 
@@ -230,6 +230,7 @@ void serve(const std::string &variant) {
       const Problem &p = layer->problem();
       double flops = 0;
       for (const Cost &cost : layer->costs()) flops += cost.total_flops(threads) / layer->steps();
+      const bool limited = !layer->costs().empty();
       answer = {{"variant", layer->variant()},
                 {"cell", p.cell},
                 {"directions", p.directions()},
@@ -244,7 +245,7 @@ void serve(const std::string &variant) {
                 {"streaming", p.streaming()},
                 {"threads", threads},
                 {"flops", flops},
-                {"held_in", cache_holding(layer->costs().front().bytes)}};
+                {"held_in", limited ? cache_holding(layer->costs().front().bytes) : ""}};
     } else if (command == "burst" && measurement) {
       const Figures f = measurement->burst();
       answer = {{"us", f.us}, {"floor", f.floor}, {"gflops", f.gflops}, {"gbs", f.gbs}};

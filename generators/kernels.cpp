@@ -54,6 +54,7 @@ class ProductGenerator : public Generator<Self> {
  protected:
   Type type() const { return dtype; }
   int lanes() const { return static_cast<int>(kRowBytes) / type().bytes(); }
+  bool on_gpu() const { return row_by_name(target_row).machine.gpu; }
 
   // The length of a product, where it may be compiled in.
   Expr length(const Expr &extent) const { return inner > 0 ? Expr(static_cast<int>(inner)) : extent; }
@@ -78,26 +79,51 @@ class ProductGenerator : public Generator<Self> {
     Expr start = cast(type(), 0);
     for (const Term &t : terms) start = start + of_gate(t, [&](const Expr &g) { return t.bias(lane, g, panel); });
     part(lane, gate, panel, row, chain) = chains == 1 ? start : select(chain == 0, start, cast(type(), 0));
-    Product product{part, sums_of_chains, {}, chain};
+    Product product{part, sums_of_chains, {}, chain, {}};
     const int block = block_elements(row_by_name(target_row).machine, type()), turn = block * chains;
     for (const Term &t : terms) {
       Func of_block("operand");
       of_block(i, row) = t.operand(i, row);
-      RDom k(0, block, 0, t.length / turn, "k"), rest(t.length / turn * turn, t.length % turn, "rest");
+      RDom k(0, block, 0, t.length / turn, "k"), rest = rest_of(t.length, block, turn, chain);
       Expr at = (k.y * static_cast<int>(chains) + chain) * block + k.x;
       part(lane, gate, panel, row, chain) +=
           of_gate(t, [&](const Expr &g) { return t.weights(lane, g, at, panel) * of_block(at, row); });
-      if (turn > 1)
-        part(lane, gate, panel, row, 0) +=
-            of_gate(t, [&](const Expr &g) { return t.weights(lane, g, rest, panel) * t.operand(rest, row); });
+      if (turn > 1) {
+        // Halide asks that no more is there than k, and sees that from the index alone.
+        const Expr last = on_gpu() ? min(t.length / turn * turn + chain * block + rest.x, t.length - 1) : Expr(rest.x);
+        part(lane, gate, panel, row, on_gpu() ? Expr(chain) : 0) +=
+            of_gate(t, [&](const Expr &g) { return t.weights(lane, g, last, panel) * t.operand(last, row); });
+      }
       product.terms.push_back({of_block, k.x, k.y, rest.x, turn > 1});
     }
-    std::vector<Expr> sums;
-    for (int c = 0; c < chains; c++) sums.push_back(part(lane, gate, panel, row, c));
-    for (int half = chains / 2; half > 0; half /= 2)
-      for (int c = 0; c < half; c++) sums[c] += sums[c + half];
-    sums_of_chains(lane, gate, panel, row) = sums[0];
+    const bool grouped = has_chain_groups(chains, rows);
+    if (grouped) {
+      product.groups = Func("group");
+      product.groups(lane, gate, panel, row, chain) =
+          tree_sum(kChainGroup, [&](int c) { return part(lane, gate, panel, row, chain * kChainGroup + c); });
+    }
+    const Func &summands = grouped ? product.groups : part;
+    sums_of_chains(lane, gate, panel, row) =
+        tree_sum(grouped ? chains / kChainGroup : static_cast<int>(chains), [&](int c) { return summands(lane, gate, panel, row, c); });
     return product;
+  }
+
+  // Of a power of two.
+  template <class Summand>
+  static Expr tree_sum(int count, Summand summand) {
+    std::vector<Expr> sums;
+    for (int i = 0; i < count; i++) sums.push_back(summand(i));
+    for (int half = count / 2; half > 0; half /= 2)
+      for (int i = 0; i < half; i++) sums[i] += sums[i + half];
+    return sums[0];
+  }
+
+  // What is left of k after whole turns: the first chain's or, on a GPU, whose chains are threads, shared out as in a turn.
+  RDom rest_of(const Expr &length, int block, int turn, const Var &chain) const {
+    if (!on_gpu()) return RDom(length / turn * turn, length % turn, "rest");
+    RDom rest(0, block, "rest");
+    rest.where(chain * block + rest < length % turn);
+    return rest;
   }
 
   // `f` of the term's gate for each gate of the sum, which are unrolled; 0 where it takes none.
@@ -304,6 +330,10 @@ class Step : public CellGenerator<Step> {
     describe_weights(weights, bias, phase_gates(), k);
     describe_panels(input, gates);
     operand.dim(0).set_min(0).set_stride(1);
+    if (on_gpu()) {  // states lie in whole panels: blocks of them can be loaded at once
+      operand.dim(1).set_stride(operand.dim(1).stride() / lanes() * lanes());
+      operand.set_host_alignment(kRowBytes);
+    }
     describe_panels(state, 0);
     ProductGenerator::schedule(output, sum, phase_gates(), false);
   }
@@ -488,19 +518,21 @@ std::string kernel_symbol(const std::string &prefix, const KernelSpec &spec, con
   }
   name += spec.dtype == HRNN_F64 ? "_f64" : "_f32";
   if (spec.inner > 0) name += "_k" + std::to_string(spec.inner);
-  if (!target.machine.gpu) name += "_" + tile_name(spec.tile);
-  return name + "_" + target.name;
+  return name + "_" + tile_name(spec.tile) + "_" + target.name;
 }
 
 Target kernel_target(const TargetRow &target) {
-  return Target(std::string(target.halide) + "-no_runtime-no_asserts-no_bounds_query");
+  // A GPU's kernel is launched under what Halide takes for assertions: without them a launch that failed would go unnoticed.
+  return Target(std::string(target.halide) + "-no_runtime-no_bounds_query" + (target.machine.gpu ? "" : "-no_asserts"));
 }
 
-Module build_kernel(const KernelSpec &spec, const TargetRow &target, const std::string &symbol) {
+Module build_kernel(const KernelSpec &spec, const TargetRow &target, const std::string &symbol) try {
   auto generator = make_generator(spec, target, GeneratorContext(kernel_target(target)));
   // As build_module(), but without the metadata nobody reads: only the function and its argv form.
   Pipeline pipeline = generator->build_pipeline();
   return pipeline.compile_to_module(arguments_of(generator.get()), symbol, kernel_target(target), LinkageType::ExternalPlusArgv);
+} catch (const Halide::Error &error) {  // of a user's cell, which is none of std's exceptions
+  throw std::runtime_error(symbol + ": " + error.what());
 }
 
 Module autoscheduled_step(const KernelSpec &spec, const TargetRow &target, const std::string &symbol, const std::string &autoscheduler,

@@ -113,13 +113,13 @@ Layer::Layer(const Problem &problem, std::shared_ptr<const LayerArrays> arrays, 
              const std::string &variant, uint32_t threads)
     : problem_(problem), arrays_(std::move(arrays)), y_(problem.y_values()) {
   steps_ = problem.steps();
-  threads_ = threads;
   for (int layer = 0; layer < problem.layers; layer++) {
     const LayerSize size{problem.gates, problem.layer_input(layer), problem.hidden, problem.batch, problem.directions(),
                          steps_,        problem.streaming()};
     costs_.push_back(layer_cost(size, threads));
   }
 
+  selection_ = descriptor<hrnn_selection>();
   auto options = descriptor<hrnn_options>();
   options.tables = tables.data();
   options.table_count = uint32_t(tables.size());
@@ -136,6 +136,7 @@ Layer::Layer(const Problem &problem, std::shared_ptr<const LayerArrays> arrays, 
     make_plan(options);
   else
     make_session(options);
+  runs(selection_, tables, threads);
 }
 
 void Layer::make_plan(const hrnn_options &options) {
@@ -154,9 +155,7 @@ void Layer::make_plan(const hrnn_options &options) {
   plan_.reset(plan);
   check(hrnn_state_create(plan, problem_.batch, &state, &error_));
   state_.reset(state);
-  auto selection = descriptor<hrnn_selection>();
-  hrnn_plan_selection(plan, &selection);
-  variant_ = selection.variant;
+  hrnn_plan_selection(plan, &selection_);
   args_ = descriptor<hrnn_run_args>();
   args_.time = problem_.time;
   args_.batch = problem_.batch;
@@ -175,9 +174,7 @@ void Layer::make_session(const hrnn_options &options) {
   input_ = tensor(arrays_->x, {problem_.time, problem_.batch, problem_.input});
   output_ = tensor(y_, {problem_.time, problem_.directions(), problem_.batch, problem_.hidden});
   check(hrnn_session_reserve(session, &input_, 1, nullptr, 0, &error_));
-  auto selection = descriptor<hrnn_selection>();
-  check(hrnn_session_selection(session, 0, &selection));
-  variant_ = selection.variant;
+  check(hrnn_session_selection(session, 0, &selection_));
 }
 
 void Layer::run() {

@@ -56,6 +56,7 @@ class Layer : public Workload {
   std::vector<float> y_;
   std::vector<int32_t> lengths_;
   hrnn_error error_ = {};
+  hrnn_selection selection_ = {};
   std::unique_ptr<hrnn_team, Deleter> team_;
   std::unique_ptr<hrnn_plan, Deleter> plan_;
   std::unique_ptr<hrnn_state, Deleter> state_;

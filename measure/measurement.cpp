@@ -18,6 +18,17 @@ Cost layer_cost(const LayerSize &size, uint32_t threads) {
   return cost;
 }
 
+void Workload::runs(const hrnn_selection &selection, const std::vector<const hrnn_kernel_table *> &tables, uint32_t threads) {
+  variant_ = selection.variant;
+  threads_ = threads;
+  bool gpu = false;
+  for (const hrnn_kernel_table *table : tables)
+    for (uint32_t i = 0; i < table->count; i++)
+      gpu |= table->kernels[i].target->use != HRNN_USE_CPU && selection.target == std::string(table->kernels[i].target->name);
+  if (gpu) costs_.clear();
+  clock_ = gpu || threads > 1 ? Clock::kWall : Clock::kThread;
+}
+
 Measurement::Measurement(Workload &work) : work_(work), kernels_(limit_kernels_for(work.variant())) {
   for (const Cost &cost : work.costs()) {
     const bool known =
@@ -42,8 +53,7 @@ Figures Measurement::burst() {
     f.floor += cost.times * (std::max(reading, computing) + cost.flops / (f.gflops * 1e3)) / work_.steps();
   }
   f.gbs = gbs.empty() ? 0 : gbs.front();
-  const Clock clock = work_.threads() == 1 ? Clock::kThread : Clock::kWall;
-  f.us = f.fast = f.slow = hrnn::burst(clock, [&] { work_.run(); }) / work_.steps();
+  f.us = f.fast = f.slow = hrnn::burst(work_.clock(), [&] { work_.run(); }) / work_.steps();
   f.gflops *= work_.threads();
   return f;
 }

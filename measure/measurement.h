@@ -11,6 +11,7 @@
 
 #include "burst.h"
 #include "core_limits.h"
+#include "hrnn/hrnn.h"
 
 namespace hrnn {
 
@@ -45,12 +46,19 @@ class Workload {
   const std::string &variant() const { return variant_; }  // of the first layer: it says which instructions count
   double steps() const { return steps_; }                  // of a run: times are told for one
   uint32_t threads() const { return threads_; }
+  Clock clock() const { return clock_; }
 
  protected:
+  // Says what `selection` is: on a GPU the time that counts is on the wall, and what cores can do is no limit.
+  void runs(const hrnn_selection &selection, const std::vector<const hrnn_kernel_table *> &tables, uint32_t threads);
+
   std::vector<Cost> costs_;
   std::string variant_;
   double steps_ = 1;
   uint32_t threads_ = 1;
+
+ private:
+  Clock clock_ = Clock::kThread;
 };
 
 struct Figures {

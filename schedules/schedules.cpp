@@ -195,21 +195,94 @@ void schedule_cpu(const Machine &machine, const Tile &tile, ProductLoops &s) {
   if (rows_loop) keep_sums(tile, s, row_outer, vector);
 }
 
-// One thread a hidden unit and row; a block covers `threads` units of one row. Every thread runs its own product, its
-// gates side by side in registers; the 64-byte rows of weights are read coalesced.
-void schedule_gpu(const Machine &machine, ProductLoops &s) {
-  Var panel_outer("po"), panel_inner("pi");
-  const int panels = std::max(1, machine.threads / s.lanes);
-  s.output.bound(s.lane, 0, s.lanes).split(s.panel, panel_outer, panel_inner, panels, TailStrategy::GuardWithIf);
-  if (s.output_has_gate) {
-    s.output.bound(s.gate, 0, s.gates).reorder(s.gate, s.lane, panel_inner, panel_outer, s.row).unroll(s.gate);
-  } else {
-    s.output.reorder(s.lane, panel_inner, panel_outer, s.row);
-  }
-  s.output.gpu_blocks(panel_outer, s.row).gpu_threads(s.lane, panel_inner);
+// What a thread loads at once, the sums it keeps in registers, and the chains worth adding up.
+constexpr int kGpuVectorBytes = 16, kGpuSums = 64, kMostGpuChains = 64;
+
+// What a thread computes of a tile: `lanes` units side by side of `rows` rows.
+struct GpuThread {
+  int lanes, rows;
+};
+
+GpuThread gpu_thread(const Tile &tile, int gates, int lanes) {
+  GpuThread thread = {kGpuVectorBytes * lanes / static_cast<int>(kRowBytes), tile.rows};
+  while (thread.rows > 1 && thread.lanes * thread.rows * gates > kGpuSums) thread.rows /= 2;
+  return thread;
+}
+
+// A block computes a panel of some rows. Its threads share out units, rows and k: each keeps the sums of its chain in registers.
+// The chains' sums meet in the block's memory, from where threads add them up and go on. Rows beyond the last whole tile
+// are computed twice.
+void schedule_gpu(const Tile &tile, ProductLoops &s) {
+  const GpuThread thread = gpu_thread(tile, s.gates, s.lanes);
   Product &product = s.product;
-  product.func.compute_at(s.output, s.lane).bound(s.gate, 0, s.gates).bound(product.chain, 0, 1).unroll(s.gate);
-  product.func.update().reorder(s.gate, product.terms[0].element, product.terms[0].block).unroll(s.gate);
+  const Func reader = product.groups.defined() ? product.groups : product.sums;
+  Func shared = product.func.in(reader);
+  Var vector("v"), row_outer("ro"), row_inner("ri"), row_group("rg"), group_and_row("gr");
+
+  s.output.bound(s.lane, 0, s.lanes)
+      .split(s.lane, s.lane, vector, thread.lanes)
+      .split(s.row, row_outer, row_inner, tile.rows, TailStrategy::ShiftInwards);
+  if (s.output_has_gate) {
+    s.output.bound(s.gate, 0, s.gates).reorder(vector, s.gate, s.lane, row_inner, s.panel, row_outer).unroll(s.gate);
+  } else {
+    s.output.reorder(vector, s.lane, row_inner, s.panel, row_outer);
+  }
+  s.output.vectorize(vector).gpu_blocks(s.panel, row_outer).gpu_threads(s.lane, row_inner);
+
+  if (product.groups.defined()) {
+    product.groups.compute_at(s.output, s.panel)
+        .store_in(Halide::MemoryType::GPUShared)
+        .split(s.lane, s.lane, vector, thread.lanes)
+        .fuse(product.chain, s.row, group_and_row)
+        .reorder(vector, s.gate, s.lane, group_and_row, s.panel)
+        .vectorize(vector)
+        .unroll(s.gate)
+        .gpu_threads(s.lane, group_and_row);
+  }
+  shared.compute_at(s.output, s.panel)
+      .store_in(Halide::MemoryType::GPUShared)
+      .bound(s.lane, 0, s.lanes)
+      .bound(s.gate, 0, s.gates)
+      .bound_extent(s.row, tile.rows)
+      .bound(product.chain, 0, tile.chains)
+      .split(s.lane, s.lane, vector, thread.lanes)
+      .split(s.row, row_group, row_inner, thread.rows)
+      .reorder(vector, s.gate, row_inner, s.lane, product.chain, row_group, s.panel)
+      .vectorize(vector)
+      .unroll(s.gate)
+      .unroll(row_inner)
+      .gpu_threads(s.lane, product.chain, row_group);
+
+  product.func.compute_at(shared, s.lane).vectorize(s.lane).unroll(s.gate).unroll(s.row);
+  int next = 0;
+  for (const ProductTerm &term : product.terms) {
+    auto update = product.func.update(next++).reorder(s.lane, s.gate, s.row, term.element, term.block);
+    update.vectorize(s.lane).unroll(s.gate).unroll(s.row).unroll(term.element);
+    const std::vector<Var> of = term.operand.args();
+    Func(term.operand).compute_at(product.func, term.block).vectorize(of[0]).unroll(of[1]);
+    if (!term.has_rest) continue;
+    auto rest = product.func.update(next++).reorder(s.lane, s.gate, s.row, term.rest);
+    rest.vectorize(s.lane).unroll(s.gate).unroll(s.row);
+  }
+}
+
+// Tiles of a GPU, for many rows, for some and for one: as many chains as threads and memory of a block allow, which holds the
+// sums of all chains and of groups of them.
+std::vector<Tile> gpu_tiles(const Machine &machine, const TiledProduct &product) {
+  std::vector<Tile> all;
+  const int lanes = static_cast<int>(lanes_of(product.dtype));
+  for (int rows : {16, 4, 1}) {
+    Tile tile{1, rows, false, 1, 1, 0};
+    const GpuThread thread = gpu_thread(tile, product.gates, lanes);
+    const int others = lanes / thread.lanes * (rows / thread.rows), bytes = static_cast<int>(kRowBytes) * product.gates * rows;
+    auto fits = [&](int chains) {
+      const int groups = has_chain_groups(chains, rows) ? chains / kChainGroup : 0;
+      return chains <= kMostGpuChains && chains * others <= machine.threads && (chains + groups) * bytes <= machine.shared_bytes;
+    };
+    while (fits(2 * tile.chains)) tile.chains *= 2;
+    all.push_back(tile);
+  }
+  return all;
 }
 
 // Each of `wanted` once, and the same with one panel, for the remainder of the panels. Where latency is the limit, weights in
@@ -289,7 +362,7 @@ void apply_tuned(const Machine &machine, const TiledProduct &product, const std:
 std::vector<Tile> tiles(const TiledProduct &product, const std::vector<TunedTile> &tuned) {
   const Machine &machine = targets_by_name({product.target})[0]->machine;
   if (machine.gpu && product.kind == HRNN_FUSED_STEP) return {};  // a step is one launch anyway
-  if (machine.gpu) return {{1, 1, false, 1, 1, 0}};               // blocks handle their own remainders
+  if (machine.gpu) return gpu_tiles(machine, product);
   std::vector<Tile> wanted = rules(machine, product.kind, product.gates);
   apply_tuned(machine, product, tuned, &wanted);
   add_rows_between(machine, product.gates, &wanted);
@@ -319,13 +392,16 @@ std::vector<Tile> legal_tiles(const TiledProduct &product, const Tile &like) {
   return all;
 }
 
+bool has_chain_groups(int chains, int rows) { return chains > kChainGroup && rows <= kChainGroup; }
+
 int block_elements(const Machine &machine, const Halide::Type &type) {
+  if (machine.gpu) return kGpuVectorBytes / type.bytes();
   return machine.by_element ? machine.vector_bytes / type.bytes() : 1;
 }
 
 void schedule_product(const Machine &machine, const Tile &tile, ProductLoops loops) {
   if (machine.gpu)
-    schedule_gpu(machine, loops);
+    schedule_gpu(tile, loops);
   else
     schedule_cpu(machine, tile, loops);
 }

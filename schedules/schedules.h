@@ -24,7 +24,8 @@ std::vector<Tile> legal_tiles(const TiledProduct &product, const Tile &like);
 //   product(lane, gate, panel, row, chain) = bias of chain 0; product += weights * operand over the chain's k, for each term
 //   output(lane, ..., panel, row) = f(product, ...)
 // k runs over blocks of elements, of each chain in turn; where there is more than one of either, what is left of k follows
-// in a second update. `operand` is a block of it, `sums` the chains' sum, which the output reads.
+// in a second update. `operand` is a block of it, `sums` the chains' sum, which the output reads; `groups`, undefined with few
+// chains, the sums of some chains each, whose sum it is then.
 struct ProductTerm {
   Halide::Func operand;
   Halide::RVar element, block, rest;
@@ -35,6 +36,7 @@ struct Product {
   Halide::Func func, sums;
   std::vector<ProductTerm> terms;
   Halide::Var chain;
+  Halide::Func groups;
 };
 
 struct ProductLoops {
@@ -47,6 +49,11 @@ struct ProductLoops {
 
 // Elements of k in a block: a vector of them, where multiply-adds take a factor from a vector by its number.
 int block_elements(const Machine &machine, const Halide::Type &type);
+
+// Whether sums of that many chains are those of groups of them first, which threads share out: where few rows would leave
+// most threads without work.
+constexpr int kChainGroup = 8;
+bool has_chain_groups(int chains, int rows);
 
 void schedule_product(const Machine &machine, const Tile &tile, ProductLoops loops);
 

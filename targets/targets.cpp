@@ -26,19 +26,20 @@ constexpr uint64_t kAvx512 = kAvx2 | bits(HRNN_FEATURE_AVX512F, HRNN_FEATURE_AVX
 const std::vector<TargetRow> &target_rows() {
   static const std::vector<TargetRow> rows = {
       // Vector registers of 16, 32 and 64 bytes; 16 of them, 32 with AVX-512.
-      {"sse41", "x86", kSse41, 10, HRNN_USE_CPU, "x86-64-linux-sse41", {false, 16, 16, 0}, EM_X86_64, true, "natively"},
-      {"avx2", "x86", kAvx2, 20, HRNN_USE_CPU, "x86-64-linux-avx-avx2-f16c-fma-sse41", {false, 32, 16, 0}, EM_X86_64, true,
+      {"sse41", "x86", kSse41, 10, HRNN_USE_CPU, "x86-64-linux-sse41", {false, 16, 16}, EM_X86_64, true, "natively"},
+      {"avx2", "x86", kAvx2, 20, HRNN_USE_CPU, "x86-64-linux-avx-avx2-f16c-fma-sse41", {false, 32, 16}, EM_X86_64, true,
        "natively"},
       {"avx512", "x86", kAvx512, 30, HRNN_USE_CPU, "x86-64-linux-avx-avx2-avx512-avx512_skylake-f16c-fma-sse41",
-       {false, 64, 32, 0}, EM_X86_64, true, "natively"},
-      {"neon", "arm", bits(HRNN_FEATURE_NEON), 10, HRNN_USE_CPU, "arm-64-linux", {false, 16, 32, 0, true}, EM_AARCH64, true,
+       {false, 64, 32}, EM_X86_64, true, "natively"},
+      {"neon", "arm", bits(HRNN_FEATURE_NEON), 10, HRNN_USE_CPU, "arm-64-linux", {false, 16, 32, 0, 0, true}, EM_AARCH64, true,
        "under qemu-aarch64"},
-      // Blocks of 64 threads. Halide 21 writes double constants as floats into OpenCL source, so that target has no
-      // kernels in double.
-      {"opencl", "opencl", bits(HRNN_FEATURE_OPENCL), 5, HRNN_USE_FORCED, "x86-64-linux-opencl-cl_doubles", {true, 0, 0, 64},
-       EM_X86_64, false, "on PoCL"},
-      {"cuda", "cuda", bits(HRNN_FEATURE_CUDA), 100, HRNN_USE_GPU, "x86-64-linux-cuda-cuda_capability_70", {true, 0, 0, 64},
-       EM_X86_64, true, "on a GPU; without one, its PTX is assembled by ptxas for sm_80 and sm_90"},
+      // Threads and memory of a block. 256 threads may have as many registers each as there can be, on every CUDA device.
+      // Halide 21 writes double constants as floats into OpenCL source, so that target has no kernels in double.
+      {"opencl", "opencl", bits(HRNN_FEATURE_OPENCL), 5, HRNN_USE_FORCED, "x86-64-linux-opencl-cl_doubles",
+       {true, 0, 0, 256, 32 << 10}, EM_X86_64, false, "on PoCL"},
+      {"cuda", "cuda", bits(HRNN_FEATURE_CUDA), 100, HRNN_USE_GPU, "x86-64-linux-cuda-cuda_capability_70",
+       {true, 0, 0, 256, 48 << 10}, EM_X86_64, true,
+       "on an H100; without a GPU, its PTX is assembled by ptxas for sm_80 and sm_90"},
   };
   return rows;
 }

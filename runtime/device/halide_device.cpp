@@ -21,6 +21,26 @@
 #error "define HRNN_DEVICE_CUDA or HRNN_DEVICE_OPENCL"
 #endif
 
+#if defined(HRNN_DEVICE_CUDA)
+// Of Halide's runtime; its header declares their types only.
+extern "C" int halide_cuda_acquire_context(void *user_context, void **context, bool create);
+extern "C" int halide_cuda_release_context(void *user_context);
+
+// How Halide's runtime asks for the driver's functions: this takes the place of its own. Halide has every module compiled for
+// at most 64 registers a thread, whatever the block; kernels here count on more, and would keep their sums in memory.
+extern "C" void *halide_cuda_get_symbol(void *, const char *name) {
+  using LoadModule = int (*)(void **module, const void *image, unsigned options, void *names, void **values);
+  static LoadModule load_module;
+  void *const found = dlsym(RTLD_DEFAULT, name);
+  if (strcmp(name, "cuModuleLoadDataEx") != 0) return found;
+  load_module = reinterpret_cast<LoadModule>(found);
+  const LoadModule without_options = [](void **module, const void *image, unsigned, void *, void **) {
+    return load_module(module, image, 0, nullptr, nullptr);
+  };
+  return found == nullptr ? nullptr : reinterpret_cast<void *>(without_options);
+}
+#endif
+
 struct hrnn_device_memory {
   halide_buffer_t buffer;
   halide_dimension_t dim;
@@ -45,7 +65,7 @@ const halide_device_interface_t *interface() { return halide_opencl_device_inter
 // Memory is counted in eight-byte units, so that extents of 32 bits reach 16 GiB.
 constexpr uint64_t kUnit = 8;
 
-char last_error[200];
+thread_local char last_error[200];
 
 // Halide's default handler aborts; ours remembers, and the failing call returns its code.
 void remember_error(void *, const char *message) { snprintf(last_error, sizeof last_error, "%s", message); }
@@ -123,13 +143,46 @@ int download(hrnn_device_memory *memory, uint64_t offset, void *to, uint64_t byt
   });
 }
 
-int synchronize() {
-  halide_buffer_t buffer;
-  halide_dimension_t dim;
-  describe(&buffer, &dim, 0, 0);
-  buffer.device_interface = interface();
-  return halide_device_sync(nullptr, &buffer);
+#if defined(HRNN_DEVICE_CUDA)
+// Halide has no name for this: the driver is called in its context. The driver's symbols are global (see driver_loads).
+template <class Call>
+int in_context(Call call) {
+  using Push = int (*)(void *);
+  using Pop = int (*)(void **);
+  const Push push = reinterpret_cast<Push>(dlsym(RTLD_DEFAULT, "cuCtxPushCurrent_v2"));
+  const Pop pop = reinterpret_cast<Pop>(dlsym(RTLD_DEFAULT, "cuCtxPopCurrent_v2"));
+  if (push == nullptr || pop == nullptr) return halide_error_code_symbol_not_found;
+  void *context = nullptr;
+  int code = halide_cuda_acquire_context(nullptr, &context, true);
+  if (code != 0) return code;
+  code = push(context);
+  if (code == 0) {
+    code = call();
+    pop(&context);
+  }
+  halide_cuda_release_context(nullptr);
+  return code;
 }
+
+int pin(void *memory, uint64_t bytes) {
+  using Register = int (*)(void *, size_t, unsigned);
+  const Register pages = reinterpret_cast<Register>(dlsym(RTLD_DEFAULT, "cuMemHostRegister_v2"));
+  if (pages == nullptr) return halide_error_code_symbol_not_found;
+  return in_context([&] { return pages(memory, size_t(bytes), 0); });
+}
+
+void unpin(void *memory) {
+  using Unregister = int (*)(void *);
+  const Unregister pages = reinterpret_cast<Unregister>(dlsym(RTLD_DEFAULT, "cuMemHostUnregister"));
+  if (pages != nullptr) in_context([&] { return pages(memory); });
+}
+#else
+// OpenCL pins memory only that it allocates itself.
+int pin(void *, uint64_t) { return halide_error_code_symbol_not_found; }
+void unpin(void *) {}
+#endif
+
+const char *failure() { return last_error; }
 
 const void *buffer_interface() { return interface(); }
 
@@ -163,4 +216,4 @@ int probe(char *reason, size_t reason_bytes) {
 
 extern "C" HRNN_API const hrnn_device HRNN_DEVICE = {
     HRNN_ABI_VERSION, kFeature,     kName,  probe,    buffer_interface, allocate, release,
-    view,             release_view, upload, download, synchronize};
+    view,             release_view, upload, download, pin,              unpin,    failure};

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Runs a direction on a GPU. Steps of a stretch of time are launched one after another without waiting; their states
-// are kept in a history on the device and fetched once a stretch.
+// are kept in a history on the device and fetched once a stretch. While the device computes one stretch, the host copies the
+// outputs of the one before to where they go, and the inputs of the next together.
 #include <cstring>
 #include <initializer_list>
 
@@ -16,15 +17,21 @@ struct DeviceWeights {
   uint64_t projection[2][2], phases[2][HRNN_MAX_PHASES][2];  // handles of weights and bias per direction
 };
 
+// The history is a ring of chunk_steps + 1 slots, a state each. Inputs and states are copied from and to two parts of
+// `staging`, which is pinned where the driver can do that: copies are several times as fast then.
 struct DeviceState {
   hrnn_device_memory *x, *projected, *history, *between[1 + HRNN_MAX_CARRIED];
   int64_t chunk_steps;  // of max_batch rows
   AlignedBuffer staging;
+  uint8_t *x_staging, *history_staging;
+  bool pinned;
 };
 
 namespace {
 
-constexpr int64_t kDeviceChunkBytes = 16 << 20;  // of projections on the device
+// Of a stretch: projections on the device, and what is copied from and to the host. Large enough that waiting once a stretch
+// does not count, and small enough that the first inputs and the last outputs, whose copies nothing hides, do not either.
+constexpr int64_t kProjectedBytes = 16 << 20, kCopiedBytes = 4 << 20;
 
 // Views into device memory begin at multiples of this: the largest base alignment that OpenCL devices ask for.
 constexpr int64_t kViewAlignment = 512;
@@ -34,8 +41,18 @@ int64_t aligned(int64_t bytes) { return (bytes + kViewAlignment - 1) / kViewAlig
 // One step's states in the history.
 int64_t slot_bytes(const hrnn_plan &plan, int64_t batch) { return aligned(batch * plan.padded() * plan.element); }
 
+// Steps [begin, end) of a pass, from the state in slot `first` of the history.
+struct Stretch {
+  int64_t begin, end, first;
+
+  int64_t steps() const { return end - begin; }
+  // Where the state is after `done` of its steps.
+  int64_t slot(const DeviceState &d, int64_t done) const { return (first + done) % (d.chunk_steps + 1); }
+};
+
 hrnn_status failed(hrnn_error *error, const hrnn_plan &plan, const char *what, int code) {
-  return fail(error, HRNN_DEVICE_ERROR, "%s: %s failed with error %d", plan.choice.target->name, what, code);
+  return fail(error, HRNN_DEVICE_ERROR, "%s: %s failed with error %d: %s", plan.choice.target->name, what, code,
+              plan.choice.device->failure());
 }
 
 // A buffer on the device. A view into memory is given back with the scope.
@@ -83,11 +100,12 @@ void set_panels(const hrnn_plan &plan, T *tensor, int64_t rows) {
   tensor->set(2, rows, plan.padded());
 }
 
-// Input rows of steps [begin, end) as [step, row, I] into the staging memory.
-void gather_input(const Pass &pass, int64_t begin, int64_t end, uint8_t *to) {
+// Input rows of a stretch as [step, row, I] into the staging memory.
+void gather_input(const Pass &pass, const Stretch &stretch) {
+  uint8_t *to = pass.state->device->x_staging;
   const hrnn_run_args &a = *pass.args;
   const size_t bytes = size_t(pass.plan->input * pass.plan->element);
-  for (int64_t s = begin; s < end; s++) {
+  for (int64_t s = stretch.begin; s < stretch.end; s++) {
     const int64_t active = pass.active(s);
     for (int64_t b = 0; b < a.batch; b++, to += bytes) {
       const Point point = b < active ? pass.at(s, b) : Point{0, 0};
@@ -98,6 +116,17 @@ void gather_input(const Pass &pass, int64_t begin, int64_t end, uint8_t *to) {
         memset(to, 0, bytes);
     }
   }
+}
+
+// About as many blocks as there are multiprocessors in half a large GPU.
+constexpr int64_t kEnoughBlocks = 64;
+
+// The kernel for so many rows: one launch takes them all, and takes rows of a tile that goes beyond them twice. Of many rows
+// a block where that leaves enough blocks.
+const hrnn_kernel &kernel_for(const KernelSet &set, int64_t panels, int64_t rows) {
+  int i = 0;
+  while (i + 1 < set.count && (set.kernels[i]->rows > rows || panels * rows / set.kernels[i]->rows < kEnoughBlocks)) i++;
+  return *set.kernels[i];
 }
 
 hrnn_status project(const Pass &pass, DeviceState *d, int64_t rows, hrnn_error *error) {
@@ -117,15 +146,15 @@ hrnn_status project(const Pass &pass, DeviceState *d, int64_t rows, hrnn_error *
   int code = x.view(d->x, 0);
   if (code == 0) code = out.view(d->projected, 0);
   void *args[] = {weights.arg(), bias.arg(), x.arg(), out.arg()};
-  const KernelSet &kernels = plan.choice.directions[pass.direction].projection;
-  if (code == 0) code = kernels.kernels[kernels.count - 1]->entry(args);
+  if (code == 0) code = kernel_for(plan.choice.directions[pass.direction].projection, plan.panels, rows).entry(args);
   return code == 0 ? HRNN_OK : failed(error, plan, "the input projection", code);
 }
 
-// Step `index` of a stretch: history[index] -> history[index + 1], on the first `rows` rows.
-int launch_step(const Pass &pass, DeviceState *d, int64_t index, int64_t rows) {
+// Step `index` of a stretch, from its slot of the history to the next, on the first `rows` rows.
+int launch_step(const Pass &pass, DeviceState *d, const Stretch &stretch, int64_t index, int64_t rows) {
   const hrnn_plan &plan = *pass.plan;
   const int64_t batch = pass.args->batch, slot = slot_bytes(plan, batch);
+  const uint64_t from = uint64_t(stretch.slot(*d, index) * slot), to = uint64_t(stretch.slot(*d, index + 1) * slot);
   const LayerKernels &chosen = plan.choice.directions[pass.direction];
   for (int64_t phase = 0; phase < plan.cell.phases; phase++) {
     const bool last = phase + 1 == plan.cell.phases;
@@ -138,15 +167,16 @@ int launch_step(const Pass &pass, DeviceState *d, int64_t index, int64_t rows) {
     input.set(0, plan.lanes, 1);
     input.set(1, plan.cell.gates, plan.lanes);
     input.set(2, plan.panels, plan.lanes * plan.cell.gates);
-    input.set(3, batch, plan.row_values(), -index * batch);  // row 0 of this step is row index * batch of the stretch
+    // Row 0 of this step is row index * batch of the stretch.
+    input.set(3, (index + 1) * batch, plan.row_values(), -index * batch);
     state.init(plan);
     set_panels(plan, &state, batch);
     operand.init(plan);
     operand.set(0, plan.hidden, 1);
     operand.set(1, batch, plan.padded());
     int code = input.view(d->projected, 0);
-    if (code == 0) code = state.view(d->history, uint64_t(index * slot));
-    if (code == 0) code = phase == 0 ? operand.view(d->history, uint64_t(index * slot)) : operand.view(d->between[0], 0);
+    if (code == 0) code = state.view(d->history, from);
+    if (code == 0) code = phase == 0 ? operand.view(d->history, from) : operand.view(d->between[0], 0);
 
     void *args[5 + HRNN_MAX_CARRIED + 3 * HRNN_MAX_ACTIVATIONS + 1 + 1 + HRNN_MAX_CARRIED];
     int n = 0;
@@ -161,58 +191,71 @@ int launch_step(const Pass &pass, DeviceState *d, int64_t index, int64_t rows) {
     for (int64_t i = 0; i < (last ? 1 : 1 + plan.carried) && code == 0; i++) {
       out[i].init(plan);
       set_panels(plan, &out[i], rows);
-      code = last ? out[i].view(d->history, uint64_t((index + 1) * slot)) : out[i].view(d->between[i], 0);
+      code = last ? out[i].view(d->history, to) : out[i].view(d->between[i], 0);
       args[n++] = out[i].arg();
     }
-    const KernelSet &kernels = chosen.phases[phase];
-    if (code == 0) code = kernels.kernels[kernels.count - 1]->entry(args);
+    if (code == 0) code = kernel_for(chosen.phases[phase], plan.panels, rows).entry(args);
     if (code != 0) return code;
   }
   return 0;
 }
 
-// States of steps [begin, end) from the fetched history to y; sequences that end here put theirs into the state.
-void scatter_outputs(const Pass &pass, int64_t begin, int64_t end, const uint8_t *history) {
+// Copies the input to the device and launches everything.
+hrnn_status start(const Pass &pass, const Stretch &stretch, hrnn_error *error) {
+  const hrnn_plan &plan = *pass.plan;
+  DeviceState *d = pass.state->device;
+  const int64_t rows = stretch.steps() * pass.args->batch;
+  int code = plan.choice.device->upload(d->x, 0, d->x_staging, uint64_t(rows * plan.input * plan.element));
+  if (code != 0) return failed(error, plan, "copying the input", code);
+  const hrnn_status status = project(pass, d, rows, error);
+  for (int64_t i = 0; i < stretch.steps() && status == HRNN_OK && code == 0; i++)
+    code = launch_step(pass, d, stretch, i, pass.active(stretch.begin + i));
+  return code == 0 ? status : failed(error, plan, "launching a step", code);
+}
+
+// Waits for the states of a stretch: one piece of the ring, or two.
+hrnn_status fetch(const Pass &pass, const Stretch &stretch, hrnn_error *error) {
+  const hrnn_plan &plan = *pass.plan;
+  DeviceState *d = pass.state->device;
+  const int64_t bytes = slot_bytes(plan, pass.args->batch);
+  for (int64_t done = 0; done < stretch.steps();) {
+    const int64_t slot = stretch.slot(*d, done + 1), to_the_end = d->chunk_steps + 1 - slot, left = stretch.steps() - done;
+    const int64_t slots = left < to_the_end ? left : to_the_end, at = slot * bytes;
+    const int code = plan.choice.device->download(d->history, uint64_t(at), d->history_staging + at, uint64_t(slots * bytes));
+    if (code != 0) return failed(error, plan, "copying the states back", code);
+    done += slots;
+  }
+  return HRNN_OK;
+}
+
+// The fetched states to y; sequences that end here put theirs into the state.
+void scatter_outputs(const Pass &pass, const Stretch &stretch) {
   const hrnn_plan &plan = *pass.plan;
   const hrnn_run_args &a = *pass.args;
+  const DeviceState &d = *pass.state->device;
   const int64_t row_bytes = plan.padded() * plan.element;
   const size_t bytes = size_t(plan.hidden * plan.element);
   uint8_t *final_state = pass.state->directions[pass.direction].h[0];
-  for (int64_t s = begin; s < end; s++) {
-    const uint8_t *states = history + (s + 1 - begin) * slot_bytes(plan, a.batch);
+  for (int64_t s = stretch.begin; s < stretch.end; s++) {
+    const uint8_t *states = d.history_staging + stretch.slot(d, s + 1 - stretch.begin) * slot_bytes(plan, a.batch);
     for (int64_t b = 0; b < pass.active(s); b++) {
       const Point point = pass.at(s, b);
       const int64_t at = point.time * a.y_time_stride + pass.direction * a.y_dir_stride + point.sequence * a.y_batch_stride;
       if (a.y != nullptr) memcpy(static_cast<uint8_t *>(a.y) + at * plan.element, states + b * row_bytes, bytes);
-      if (s + 1 == end || s + 1 == pass.steps(b)) memcpy(final_state + b * row_bytes, states + b * row_bytes, bytes);
+      if (s + 1 == pass.steps(b)) memcpy(final_state + b * row_bytes, states + b * row_bytes, bytes);
     }
   }
 }
 
-hrnn_status run_stretch(const Pass &pass, int64_t begin, int64_t end, hrnn_error *error) {
+// The state into the first slot. It lives in h[0] from here on.
+hrnn_status send_state(const Pass &pass, hrnn_error *error) {
   const hrnn_plan &plan = *pass.plan;
-  const hrnn_device &device = *plan.choice.device;
-  DeviceState *d = pass.state->device;
   DirectionState &host = pass.state->directions[pass.direction];
-  const int64_t batch = pass.args->batch, steps = end - begin;
-  const uint64_t state_bytes = uint64_t(batch * plan.padded() * plan.element);
-  uint8_t *staging = reinterpret_cast<uint8_t *>(d->staging.data());
-
-  gather_input(pass, begin, end, staging);
-  int code = device.upload(d->x, 0, staging, uint64_t(steps * batch * plan.input * plan.element));
-  if (code == 0) code = device.upload(d->history, 0, host.h[host.current], state_bytes);
-  if (code != 0) return failed(error, plan, "copying the input", code);
-  hrnn_status status = project(pass, d, steps * batch, error);
-  if (status != HRNN_OK) return status;
-  for (int64_t s = begin; s < end && code == 0; s++) code = launch_step(pass, d, s - begin, pass.active(s));
-  if (code != 0) return failed(error, plan, "launching a step", code);
-  code = device.download(d->history, 0, staging, uint64_t(slot_bytes(plan, batch) * (steps + 1)));
-  if (code != 0) return failed(error, plan, "copying the states back", code);
-  // The state lives in h[0] from here on.
-  if (host.current == 1) memcpy(host.h[0], host.h[1], state_bytes);
+  const uint64_t bytes = uint64_t(pass.args->batch * plan.padded() * plan.element);
+  if (host.current == 1) memcpy(host.h[0], host.h[1], bytes);
   host.current = 0;
-  scatter_outputs(pass, begin, end, staging);
-  return HRNN_OK;
+  const int code = plan.choice.device->upload(pass.state->device->history, 0, host.h[0], bytes);
+  return code == 0 ? HRNN_OK : failed(error, plan, "copying the state", code);
 }
 
 }  // namespace
@@ -272,18 +315,22 @@ hrnn_status device_state_init(hrnn_state *state, hrnn_error *error) {
   if (d == nullptr) return fail(error, HRNN_OUT_OF_MEMORY, "no memory for a state");
   state->device = d;
   const int64_t step_bytes = state->max_batch * plan.row_values() * plan.element;
-  d->chunk_steps = kDeviceChunkBytes / step_bytes > 1 ? kDeviceChunkBytes / step_bytes : 1;
-  const int64_t x_bytes = d->chunk_steps * state->max_batch * plan.input * plan.element;
-  const int64_t h_bytes = slot_bytes(plan, state->max_batch);
-  const int64_t history_bytes = (d->chunk_steps + 1) * h_bytes;
+  const int64_t x_step = state->max_batch * plan.input * plan.element, h_step = slot_bytes(plan, state->max_batch);
+  const int64_t by_memory = kProjectedBytes / step_bytes, by_copies = kCopiedBytes / (x_step + h_step);
+  d->chunk_steps = by_memory < by_copies ? by_memory : by_copies;
+  if (d->chunk_steps < 1) d->chunk_steps = 1;
+  const int64_t x_bytes = aligned(d->chunk_steps * x_step), history_bytes = (d->chunk_steps + 1) * h_step;
   int code = device.allocate(uint64_t(x_bytes), &d->x);
   if (code == 0) code = device.allocate(uint64_t(d->chunk_steps * step_bytes), &d->projected);
   if (code == 0) code = device.allocate(uint64_t(history_bytes), &d->history);
   for (int64_t i = 0; plan.cell.phases > 1 && i < 1 + plan.carried && code == 0; i++)
-    code = device.allocate(uint64_t(h_bytes), &d->between[i]);
+    code = device.allocate(uint64_t(h_step), &d->between[i]);
   if (code != 0) return failed(error, plan, "allocating device memory", code);
-  if (!d->staging.allocate(size_t(x_bytes > history_bytes ? x_bytes : history_bytes)))
-    return fail(error, HRNN_OUT_OF_MEMORY, "no memory to stage %lld bytes", static_cast<long long>(x_bytes));
+  if (!d->staging.allocate(size_t(x_bytes + history_bytes)))
+    return fail(error, HRNN_OUT_OF_MEMORY, "no memory to stage %lld bytes", static_cast<long long>(x_bytes + history_bytes));
+  d->x_staging = reinterpret_cast<uint8_t *>(d->staging.data());
+  d->history_staging = d->x_staging + x_bytes;
+  d->pinned = device.pin(d->staging.data(), d->staging.size()) == 0;
   return HRNN_OK;
 }
 
@@ -294,20 +341,31 @@ void device_state_destroy(hrnn_state *state) {
   hrnn_device_memory *all[] = {d->x, d->projected, d->history, d->between[0], d->between[1], d->between[2], d->between[3]};
   for (hrnn_device_memory *memory : all)
     if (memory != nullptr) device.release(memory);
+  if (d->pinned) device.unpin(d->staging.data());
   destroy_object(d);
   state->device = nullptr;
 }
 
 hrnn_status device_run(const Pass &pass, hrnn_error *error) {
-  const int64_t total = pass.steps();
-  const int64_t steps = pass.state->device->chunk_steps;
-  for (int64_t begin = 0; begin < total;) {
-    const int64_t end = begin + steps < total ? begin + steps : total;
-    hrnn_status status = run_stretch(pass, begin, end, error);
-    if (status != HRNN_OK) return status;
-    begin = end;
+  const int64_t total = pass.steps(), most = pass.state->device->chunk_steps;
+  if (total == 0) return HRNN_OK;
+  auto stretch_from = [&](int64_t begin, int64_t first) {
+    return Stretch{begin, begin + most < total ? begin + most : total, first};
+  };
+  Stretch now = stretch_from(0, 0);
+  gather_input(pass, now);
+  hrnn_status status = send_state(pass, error);
+  if (status == HRNN_OK) status = start(pass, now, error);
+  while (status == HRNN_OK) {
+    const Stretch next = stretch_from(now.end, now.slot(*pass.state->device, now.steps()));
+    if (next.steps() > 0) gather_input(pass, next);
+    status = fetch(pass, now, error);
+    if (status == HRNN_OK && next.steps() > 0) status = start(pass, next, error);
+    if (status == HRNN_OK) scatter_outputs(pass, now);
+    if (next.steps() == 0) break;
+    now = next;
   }
-  return HRNN_OK;
+  return status;
 }
 
 }  // namespace hrnn

@@ -29,7 +29,12 @@ typedef struct hrnn_device {
   void (*release_view)(hrnn_device_memory *memory, uint64_t handle);
   int (*upload)(hrnn_device_memory *memory, uint64_t offset, const void *from, uint64_t bytes);
   int (*download)(hrnn_device_memory *memory, uint64_t offset, void *to, uint64_t bytes);
-  int (*synchronize)(void);
+  /* Memory of the host's that copies shall be fast from and to, until unpin. An error where that cannot be, which is none:
+     copies are slower then. */
+  int (*pin)(void *memory, uint64_t bytes);
+  void (*unpin)(void *memory);
+  /* What was wrong with the last call, or kernel, that failed in this thread: text for messages. */
+  const char *(*failure)(void);
 } hrnn_device;
 
 #ifdef __cplusplus

@@ -36,7 +36,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a struct below changes incompatibly; embedded objects carry the value they were made with. */
-#define HRNN_ABI_VERSION 3u
+#define HRNN_ABI_VERSION 4u
 
 /* ---- Statuses and messages ---------------------------------------------------------------------------------- */
 

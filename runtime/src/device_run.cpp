@@ -213,12 +213,18 @@ hrnn_status start(const Pass &pass, const Stretch &stretch, hrnn_error *error) {
   return code == 0 ? status : failed(error, plan, "launching a step", code);
 }
 
+// The first step of a stretch whose states are wanted: where only the last ones are, and all sequences end there, that one.
+int64_t first_wanted(const Pass &pass, const Stretch &stretch) {
+  if (pass.args->y != nullptr || pass.ragged) return stretch.begin;
+  return stretch.end == pass.steps() ? stretch.end - 1 : stretch.end;
+}
+
 // Waits for the states of a stretch: one piece of the ring, or two.
 hrnn_status fetch(const Pass &pass, const Stretch &stretch, hrnn_error *error) {
   const hrnn_plan &plan = *pass.plan;
   DeviceState *d = pass.state->device;
   const int64_t bytes = slot_bytes(plan, pass.args->batch);
-  for (int64_t done = 0; done < stretch.steps();) {
+  for (int64_t done = first_wanted(pass, stretch) - stretch.begin; done < stretch.steps();) {
     const int64_t slot = stretch.slot(*d, done + 1), to_the_end = d->chunk_steps + 1 - slot, left = stretch.steps() - done;
     const int64_t slots = left < to_the_end ? left : to_the_end, at = slot * bytes;
     const int code = plan.choice.device->download(d->history, uint64_t(at), d->history_staging + at, uint64_t(slots * bytes));
@@ -236,7 +242,7 @@ void scatter_outputs(const Pass &pass, const Stretch &stretch) {
   const int64_t row_bytes = plan.padded() * plan.element;
   const size_t bytes = size_t(plan.hidden * plan.element);
   uint8_t *final_state = pass.state->directions[pass.direction].h[0];
-  for (int64_t s = stretch.begin; s < stretch.end; s++) {
+  for (int64_t s = first_wanted(pass, stretch); s < stretch.end; s++) {
     const uint8_t *states = d.history_staging + stretch.slot(d, s + 1 - stretch.begin) * slot_bytes(plan, a.batch);
     for (int64_t b = 0; b < pass.active(s); b++) {
       const Point point = pass.at(s, b);

@@ -68,6 +68,9 @@ TEST(Cell, ValuesAreChecked) {
             "cell 'half', phase 0: output 0 is of type float32; it must be float64 (numbers that are not whole: in.constant(0.5))");
   EXPECT_EQ(failure_of_kernel("far", {"tanh"}, [](const PhaseInputs &in) -> std::vector<Expr> { return {in.activation(1, in.state)}; }),
             "cell 'far' uses activation 1; it has 1");
+  // What Halide refuses is an error like any other.
+  EXPECT_NE(failure_of_kernel("undefined", {}, [](const PhaseInputs &in) -> std::vector<Expr> { return {in.state + Expr()}; }).find("undefined Expr"),
+            std::string::npos);
   EXPECT_EQ(failure_of_kernel("fine", {}, [](const PhaseInputs &in) -> std::vector<Expr> {
               return {in.constant(0.1) * in.state + in.product[0] - 1};
             }),

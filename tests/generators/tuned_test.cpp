@@ -106,6 +106,26 @@ TEST(Tiles, AreThereForEveryNumberOfRowsUpToTheMost) {
   }
 }
 
+// Of a GPU's block: a launch that asks for more than there is fails, on a real device only.
+TEST(Tiles, OfAGpuFitItsBlocks) {
+  int seen = 0;
+  for (const TargetRow &target : target_rows()) {
+    for (int gates = 1; gates <= HRNN_MAX_GATES && target.machine.gpu; gates++) {
+      for (hrnn_dtype dtype : {HRNN_F32, HRNN_F64}) {
+        for (const Tile &tile : tiles({target.name, HRNN_STEP, gates, dtype})) {
+          // 64 bytes of sums a row, gate and chain, and as much for every eight chains where they are summed first.
+          int bytes = 64 * tile.rows * gates * tile.chains;
+          if (tile.chains > 8 && tile.rows <= 8) bytes += bytes / 8;
+          EXPECT_LE(bytes, target.machine.shared_bytes) << target.name << ", " << gates << " gates: " << describe(tile);
+          EXPECT_GE(tile.chains, 8) << target.name << ", " << gates << " gates: " << describe(tile);
+          seen++;
+        }
+      }
+    }
+  }
+  EXPECT_GE(seen, 2 * 2 * HRNN_MAX_GATES);
+}
+
 TEST(TunedTiles, ThatDoNotFitTheRegistersAreRefused) {
   try {
     tiles(kStep, {entry(kStep, {4, 8, false, 1, 1, 0})});

@@ -119,7 +119,6 @@ Layer::Layer(const Problem &problem, std::shared_ptr<const LayerArrays> arrays, 
     costs_.push_back(layer_cost(size, threads));
   }
 
-  selection_ = descriptor<hrnn_selection>();
   auto options = descriptor<hrnn_options>();
   options.tables = tables.data();
   options.table_count = uint32_t(tables.size());
@@ -132,14 +131,10 @@ Layer::Layer(const Problem &problem, std::shared_ptr<const LayerArrays> arrays, 
     team_.reset(team);
     options.team = team;
   }
-  if (problem.layers == 1)
-    make_plan(options);
-  else
-    make_session(options);
-  runs(selection_, tables, threads);
+  runs(problem.layers == 1 ? make_plan(options) : make_session(options), tables, threads);
 }
 
-void Layer::make_plan(const hrnn_options &options) {
+hrnn_selection Layer::make_plan(const hrnn_options &options) {
   auto p = descriptor<hrnn_problem>();
   p.dtype = HRNN_F32;
   p.cell = problem_.cell;
@@ -155,16 +150,18 @@ void Layer::make_plan(const hrnn_options &options) {
   plan_.reset(plan);
   check(hrnn_state_create(plan, problem_.batch, &state, &error_));
   state_.reset(state);
-  hrnn_plan_selection(plan, &selection_);
   args_ = descriptor<hrnn_run_args>();
   args_.time = problem_.time;
   args_.batch = problem_.batch;
   args_.x = arrays_->x.data();
   args_.y = y_.data();
   if (problem_.ragged) args_.lengths = arrays_->lengths.data();
+  auto selection = descriptor<hrnn_selection>();
+  hrnn_plan_selection(plan, &selection);
+  return selection;
 }
 
-void Layer::make_session(const hrnn_options &options) {
+hrnn_selection Layer::make_session(const hrnn_options &options) {
   model_ = lower(StackGraph(problem_).build(arrays_->w.data(), arrays_->r.data(), arrays_->b.data()));
   const hrnn_model view = model_.view();
   hrnn_session *session = nullptr;
@@ -174,7 +171,9 @@ void Layer::make_session(const hrnn_options &options) {
   input_ = tensor(arrays_->x, {problem_.time, problem_.batch, problem_.input});
   output_ = tensor(y_, {problem_.time, problem_.directions(), problem_.batch, problem_.hidden});
   check(hrnn_session_reserve(session, &input_, 1, nullptr, 0, &error_));
-  check(hrnn_session_selection(session, 0, &selection_));
+  auto selection = descriptor<hrnn_selection>();
+  check(hrnn_session_selection(session, 0, &selection));
+  return selection;
 }
 
 void Layer::run() {

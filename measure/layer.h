@@ -41,8 +41,9 @@ class Layer : public Workload {
 
  private:
   void check(hrnn_status status) const;
-  void make_plan(const hrnn_options &options);     // of one layer
-  void make_session(const hrnn_options &options);  // of several, one over the other
+  // What was chosen for the layer, or for the first of several, one over the other.
+  hrnn_selection make_plan(const hrnn_options &options);
+  hrnn_selection make_session(const hrnn_options &options);
 
   struct Deleter {
     void operator()(hrnn_team *team) const { hrnn_team_destroy(team); }
@@ -56,7 +57,6 @@ class Layer : public Workload {
   std::vector<float> y_;
   std::vector<int32_t> lengths_;
   hrnn_error error_ = {};
-  hrnn_selection selection_ = {};
   std::unique_ptr<hrnn_team, Deleter> team_;
   std::unique_ptr<hrnn_plan, Deleter> plan_;
   std::unique_ptr<hrnn_state, Deleter> state_;

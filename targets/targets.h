@@ -12,10 +12,10 @@ namespace hrnn {
 // What schedules may know of a machine.
 struct Machine {
   bool gpu;
-  int vector_bytes;  // CPU: width of a vector register
-  int registers;     // CPU: vector registers
-  int threads = 0;       // GPU: threads of a block that schedules aim at
-  int shared_bytes = 0;  // GPU: memory of a block
+  int vector_bytes;         // CPU: width of a vector register
+  int registers;            // CPU: vector registers
+  int threads = 0;          // GPU: threads of a block that schedules aim at
+  int shared_bytes = 0;     // GPU: memory of a block
   bool by_element = false;  // CPU: multiply-adds take one element of a vector register as a factor
 };
 

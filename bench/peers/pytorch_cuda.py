@@ -25,7 +25,7 @@ class Layer:
             ("it has no reverse direction alone", p["reverse"]),
         ]
         self.refused = next((why for why, holds in refused if holds), None)
-        self.steps, self.streaming, self.directions = p["steps"], p["streaming"], p["directions"]
+        self.steps, self.streaming = p["steps"], p["streaming"]
         self.sizes = [p[name] for name in ("layers", "directions", "hidden", "input", "batch", "time")]
         self.rnn = p["cell"] == "rnn"
 

@@ -3,6 +3,7 @@
 // Runs a direction on a GPU. Steps of a stretch of time are launched one after another without waiting; their states
 // are kept in a history on the device and fetched once a stretch. While the device computes one stretch, the host copies the
 // outputs of the one before to where they go, and the inputs of the next together.
+#include <algorithm>
 #include <cstring>
 #include <initializer_list>
 
@@ -225,8 +226,8 @@ hrnn_status fetch(const Pass &pass, const Stretch &stretch, hrnn_error *error) {
   DeviceState *d = pass.state->device;
   const int64_t bytes = slot_bytes(plan, pass.args->batch);
   for (int64_t done = first_wanted(pass, stretch) - stretch.begin; done < stretch.steps();) {
-    const int64_t slot = stretch.slot(*d, done + 1), to_the_end = d->chunk_steps + 1 - slot, left = stretch.steps() - done;
-    const int64_t slots = left < to_the_end ? left : to_the_end, at = slot * bytes;
+    const int64_t slot = stretch.slot(*d, done + 1), at = slot * bytes;
+    const int64_t slots = std::min(stretch.steps() - done, d->chunk_steps + 1 - slot);
     const int code = plan.choice.device->download(d->history, uint64_t(at), d->history_staging + at, uint64_t(slots * bytes));
     if (code != 0) return failed(error, plan, "copying the states back", code);
     done += slots;
@@ -322,9 +323,7 @@ hrnn_status device_state_init(hrnn_state *state, hrnn_error *error) {
   state->device = d;
   const int64_t step_bytes = state->max_batch * plan.row_values() * plan.element;
   const int64_t x_step = state->max_batch * plan.input * plan.element, h_step = slot_bytes(plan, state->max_batch);
-  const int64_t by_memory = kProjectedBytes / step_bytes, by_copies = kCopiedBytes / (x_step + h_step);
-  d->chunk_steps = by_memory < by_copies ? by_memory : by_copies;
-  if (d->chunk_steps < 1) d->chunk_steps = 1;
+  d->chunk_steps = std::max<int64_t>(1, std::min(kProjectedBytes / step_bytes, kCopiedBytes / (x_step + h_step)));
   const int64_t x_bytes = aligned(d->chunk_steps * x_step), history_bytes = (d->chunk_steps + 1) * h_step;
   int code = device.allocate(uint64_t(x_bytes), &d->x);
   if (code == 0) code = device.allocate(uint64_t(d->chunk_steps * step_bytes), &d->projected);
@@ -356,7 +355,7 @@ hrnn_status device_run(const Pass &pass, hrnn_error *error) {
   const int64_t total = pass.steps(), most = pass.state->device->chunk_steps;
   if (total == 0) return HRNN_OK;
   auto stretch_from = [&](int64_t begin, int64_t first) {
-    return Stretch{begin, begin + most < total ? begin + most : total, first};
+    return Stretch{begin, std::min(begin + most, total), first};
   };
   Stretch now = stretch_from(0, 0);
   gather_input(pass, now);

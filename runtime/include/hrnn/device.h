@@ -27,6 +27,7 @@ typedef struct hrnn_device {
   /* The device handle of the memory `offset` bytes in, for a kernel's buffer. Free with release_view. */
   int (*view)(hrnn_device_memory *memory, uint64_t offset, uint64_t *handle);
   void (*release_view)(hrnn_device_memory *memory, uint64_t handle);
+  /* Copies, done when they return: `from` may then be written to, and `to` read. */
   int (*upload)(hrnn_device_memory *memory, uint64_t offset, const void *from, uint64_t bytes);
   int (*download)(hrnn_device_memory *memory, uint64_t offset, void *to, uint64_t bytes);
   /* Memory of the host's that copies shall be fast from and to, until unpin. An error where that cannot be, which is none:

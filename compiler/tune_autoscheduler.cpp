@@ -80,6 +80,7 @@ KernelSpec todays_step(KernelSpec spec, const TargetRow &target, int gates, cons
     return a.rows != b.rows ? a.rows > b.rows : a.panels > b.panels;
   });
   for (const Tile &tile : all) {
+    if (tile.cache_level == kBeyondSecondLevel) continue;  // shapes are small
     const bool cached = tile.cache_level == 0 || bytes <= machine.cache_bytes[tile.cache_level - 1];
     if (!cached || shape.rows % tile.rows != 0 || shape.panels % tile.panels != 0) continue;
     spec.tile = tile;

@@ -90,7 +90,8 @@ class KernelTable {
 };
 
 // Tells whether kernels of `table` that `other` has not are called. An entry takes nothing but its arguments, so each needs a function
-// of its own; a table differs from today's in a tile and those for the remainder of the panels.
+// of its own; a table differs from today's in a tile, those for the remainder of the
+// panels and the one that prefetches.
 class Probe {
  public:
   Probe(KernelTable *table, const KernelTable &other) : table_(table) {
@@ -113,14 +114,14 @@ class Probe {
   bool called() const { return called_; }
 
  private:
-  static constexpr int kSlots = 6;
+  static constexpr int kSlots = 8;
   template <int N>
   static int call(void **args) {
     called_ = true;
     return originals_[N](args);
   }
 
-  static constexpr hrnn_kernel_entry kEntries[kSlots] = {call<0>, call<1>, call<2>, call<3>, call<4>, call<5>};
+  static constexpr hrnn_kernel_entry kEntries[kSlots] = {call<0>, call<1>, call<2>, call<3>, call<4>, call<5>, call<6>, call<7>};
   static bool called_;
   static hrnn_kernel_entry originals_[kSlots];
   KernelTable *table_;

@@ -60,9 +60,14 @@ bool has_all_units(const KernelFamily &family, const Tile &tile) { return !tile.
 // The largest first-level cache there is: 192 KiB, of an Apple core.
 constexpr int kLargestFirstLevel = 192 * 1024;
 
-// Whether a step's weights may lie in the cache that `tile` is made for.
-bool may_be_cached(const KernelFamily &family, int gates, const Tile &tile) {
-  return tile.cache_level != 1 || gates * panels_of(family.dtype, family.inner) * kRowBytes * family.inner <= kLargestFirstLevel;
+// And half of the smallest second-level cache there is, 256 KiB: more may lie beyond.
+constexpr int kMayBeBeyond = 128 * 1024;
+
+// Whether a step's weights may lie where `tile` is made for.
+bool may_lie_there(const KernelFamily &family, int gates, const Tile &tile) {
+  const int64_t bytes = gates * panels_of(family.dtype, family.inner) * kRowBytes * family.inner;
+  if (tile.cache_level == kBeyondSecondLevel) return bytes > kMayBeBeyond;
+  return tile.cache_level != 1 || bytes <= kLargestFirstLevel;
 }
 
 // Whether covering `panels` panels (runtime/src/kernel_call.h) comes to `tile`, where the runtime takes tiles for weights
@@ -93,7 +98,7 @@ std::vector<KernelSpec> expand(const KernelFamily &family, const TargetRow &targ
     for (const Tile &tile : all) {
       const bool sized = step && family.inner > 0 && !target.machine.gpu;
       const bool used = !sized || (is_reached(all, tile, panels_of(family.dtype, family.inner)) &&
-                                   may_be_cached(family, gates, tile) && has_all_units(family, tile));
+                                   may_lie_there(family, gates, tile) && has_all_units(family, tile));
       if (!used) continue;
       KernelSpec spec;
       spec.kind = family.kind;

@@ -336,6 +336,20 @@ void add_rows_between(const Machine &machine, int gates, std::vector<Tile> *want
   }
 }
 
+// Multiply-adds that hide a line of weights (64 bytes) from beyond the second-level cache: 4 cycles, some 45 GB/s. With fewer, the
+// bandwidth is the limit, and prefetches only disturb the hardware's.
+constexpr int kMultiplyAddsPerLine = 8;
+
+// The same tiles once more, for weights from beyond the second-level cache. (On ARM it was not measured.)
+void add_prefetching(const Machine &machine, hrnn_kernel_kind kind, const std::vector<Tile> &wanted, std::vector<Tile> *all) {
+  if (machine.by_element || kind == HRNN_FUSED_STEP) return;
+  for (Tile tile : wanted) {
+    if (tile.rows == 1 || tile.rows * vectors_per_panel(machine) < kMultiplyAddsPerLine) continue;
+    tile.cache_level = kBeyondSecondLevel;
+    all->push_back(tile);
+  }
+}
+
 int registers_needed(const Machine &machine, const TiledProduct &product, const Tile &tile) {
   const int sums = tile.gate_by_gate ? 1 : sums_of(product.kind, product.gates);
   return registers_of(machine, tile.panels * vectors_per_panel(machine) * sums * tile.chains, tile.rows);
@@ -365,12 +379,16 @@ std::vector<Tile> tiles(const TiledProduct &product, const std::vector<TunedTile
   if (machine.gpu) return gpu_tiles(machine, product);
   std::vector<Tile> wanted = rules(machine, product.kind, product.gates);
   apply_tuned(machine, product, tuned, &wanted);
+  std::vector<Tile> prefetching;
+  add_prefetching(machine, product.kind, wanted, &prefetching);
   add_rows_between(machine, product.gates, &wanted);
   // Many rows first, and before a cache's tile the one for weights anywhere: of tiles that differ in nothing else, the first stays.
   std::stable_sort(wanted.begin(), wanted.end(), [](const Tile &a, const Tile &b) {
     return a.rows != b.rows ? a.rows > b.rows : a.cache_level < b.cache_level;
   });
-  return with_remainders(machine, product, wanted);
+  std::vector<Tile> all = with_remainders(machine, product, wanted);
+  all.insert(all.end(), prefetching.begin(), prefetching.end());
+  return all;
 }
 
 std::vector<Tile> legal_tiles(const TiledProduct &product, const Tile &like) {

@@ -16,8 +16,9 @@ namespace hrnn {
 // gate_by_gate: one pass over k per gate instead of one for all, where all gates' accumulators do not fit the registers.
 // unroll: values of k in one turn of the loop. chains: sums of every so many values of k, added at the end, where one sum
 // would wait for itself.
-// cache_level: made for weights that stay in the cache of this level, 0 = wherever they lie. A target's machines differ in
-// their caches, so a schedule makes tiles for each case, and the runtime, which knows the sizes, takes those that apply.
+// cache_level: made for weights that stay in the cache of this level, or lie beyond the second, 0 = wherever they lie. A target's
+// machines differ in their caches, so a schedule makes tiles for each case, and the runtime, which knows the sizes, takes those that
+// apply.
 struct Tile {
   int panels, rows;
   bool gate_by_gate;
@@ -26,6 +27,8 @@ struct Tile {
   bool half = false;  // only the first half of a panel's units, for layers that have no more
 };
 bool operator==(const Tile &a, const Tile &b);
+// The cache_level of tiles that prefetch weights (prefetch.h).
+constexpr int kBeyondSecondLevel = 3;
 // The widest: runtime/src/product_call.cpp walks weights in stretches of whole tiles.
 constexpr int kMostPanels = 8, kMostChains = 4;
 

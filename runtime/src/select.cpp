@@ -54,9 +54,15 @@ Fit activations_fit(const hrnn_kernel &k, const hrnn_problem &p, int direction) 
   return Fit::Compiled;
 }
 
-// Kernels for weights that stay in a cache are for those that do.
+// Kernels for weights that stay in a cache, or do not, are for those that do, or do not. Not more than half of the second-level cache
+// stays there from step to step: the rest is for everything else.
 bool weights_fit(const hrnn_kernel &k, const CacheSizes &caches, int64_t weight_bytes) {
-  return k.cache_level == 0 || weight_bytes <= (k.cache_level == 1 ? caches.l1 : caches.l2);
+  switch (k.cache_level) {
+    case 0: return true;
+    case 1: return weight_bytes <= caches.l1;
+    case 2: return weight_bytes <= caches.l2;
+    default: return weight_bytes > caches.l2 / 2;
+  }
 }
 
 // Kernels of part of a panel are for layers that have no other units.

@@ -564,6 +564,25 @@ TEST(Select, TakesKernelsForTheFirstLevelCacheWhereTheWeightsFit) {
   EXPECT_STREQ(selected(1, 65).step, "step_avx512");
 }
 
+TEST(Select, TakesKernelsThatPrefetchWhereTheSecondLevelCacheDoesNotKeepTheWeights) {
+  Table table;
+  table.gru(kAvx512Target);
+  hrnn_kernel &step = table.step(kAvx512Target, "gru", {HRNN_SIGMOID, HRNN_TANH}, "prefetching_step");
+  hrnn_kernel &projection = table.projection(kAvx512Target, 3, "prefetching_projection");
+  step.rows = projection.rows = 8;
+  step.cache_level = projection.cache_level = 3;
+  hrnn_machine machine = machine_with(kAvx512);
+  auto selected = [&](uint64_t l2, int64_t hidden) {
+    machine.cache_bytes[1] = l2;
+    return select({table.get()}, machine, gru_problem(hidden)).selection;
+  };
+  // R: 3 gates of 64 x 64 floats; W: 3 gates of 64 x 8. Half of the cache holds them, or does not.
+  EXPECT_STREQ(selected(2 * 3 * 64 * 64 * 4, 64).step, "step_avx512");
+  EXPECT_STREQ(selected(2 * 3 * 64 * 64 * 4 - 2, 64).step, "prefetching_step step_avx512");
+  EXPECT_STREQ(selected(2 * 3 * 64 * 8 * 4, 64).projection, "projection_avx512");
+  EXPECT_STREQ(selected(2 * 3 * 64 * 8 * 4 - 2, 64).projection, "prefetching_projection projection_avx512");
+}
+
 TEST(Select, TakesKernelsOfPartOfAPanelForLayersThatHaveNoMore) {
   Table table;
   table.gru(kAvx512Target);

@@ -165,7 +165,7 @@ typedef struct hrnn_kernel {
   int32_t activations[HRNN_MAX_ACTIVATIONS]; /* compiled in (hrnn_activation_kind), or -1: any, given at run time */
   int32_t defaults[HRNN_MAX_ACTIVATIONS];    /* step: the cell's activations where a problem names none */
   uint32_t inner;           /* length of the product compiled in (projection: I; step: H), 0 = any */
-  uint32_t cache_level;     /* for weights that stay in the cache of this level; 0 = wherever they lie */
+  uint32_t cache_level;     /* for weights that stay in the cache of this level, 1 or 2; 3: beyond; 0 = wherever they lie */
   uint32_t lanes;           /* units computed of a panel, for layers that have no more; 0 = all */
 } hrnn_kernel;
 

@@ -132,6 +132,17 @@ Layer::Layer(const Problem &problem, std::shared_ptr<const LayerArrays> arrays, 
     options.team = team;
   }
   runs(problem.layers == 1 ? make_plan(options) : make_session(options), tables, threads);
+  pinned_x_ = std::make_unique<PinnedMemory>(device_, arrays_->x);
+  pinned_y_ = std::make_unique<PinnedMemory>(device_, y_);
+}
+
+PinnedMemory::PinnedMemory(const hrnn_device *device, const std::vector<float> &values)
+    : memory_(const_cast<float *>(values.data())) {
+  if (device != nullptr && device->pin(memory_, values.size() * sizeof(float)) == 0) device_ = device;
+}
+
+PinnedMemory::~PinnedMemory() {
+  if (device_ != nullptr) device_->unpin(memory_);
 }
 
 hrnn_selection Layer::make_plan(const hrnn_options &options) {

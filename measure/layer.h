@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "hrnn/compiler.h"
+#include "hrnn/device.h"
 #include "hrnn/hrnn.h"
 #include "measurement.h"
 #include "problem.h"
@@ -17,6 +18,19 @@ struct LayerArrays {
   explicit LayerArrays(const Problem &problem);
   std::vector<float> w, r, b, x;
   std::vector<int32_t> lengths;  // empty: all as long as they can be
+};
+
+// Memory that a GPU copies from and to by itself, while this exists; does nothing without one.
+class PinnedMemory {
+ public:
+  PinnedMemory(const hrnn_device *device, const std::vector<float> &values);
+  ~PinnedMemory();
+  PinnedMemory(const PinnedMemory &) = delete;
+  PinnedMemory &operator=(const PinnedMemory &) = delete;
+
+ private:
+  const hrnn_device *device_ = nullptr;  // that did it
+  void *memory_;
 };
 
 class Layer : public Workload {
@@ -55,7 +69,7 @@ class Layer : public Workload {
   Problem problem_;
   std::shared_ptr<const LayerArrays> arrays_;
   std::vector<float> y_;
-  std::vector<int32_t> lengths_;
+  std::unique_ptr<const PinnedMemory> pinned_x_, pinned_y_;
   hrnn_error error_ = {};
   std::unique_ptr<hrnn_team, Deleter> team_;
   std::unique_ptr<hrnn_plan, Deleter> plan_;

@@ -21,12 +21,11 @@ Cost layer_cost(const LayerSize &size, uint32_t threads) {
 void Workload::runs(const hrnn_selection &selection, const std::vector<const hrnn_kernel_table *> &tables, uint32_t threads) {
   variant_ = selection.variant;
   threads_ = threads;
-  bool gpu = false;
   for (const hrnn_kernel_table *table : tables)
     for (uint32_t i = 0; i < table->count; i++)
-      gpu |= table->kernels[i].target->use != HRNN_USE_CPU && selection.target == std::string(table->kernels[i].target->name);
-  if (gpu) costs_.clear();
-  clock_ = gpu || threads > 1 ? Clock::kWall : Clock::kThread;
+      if (selection.target == std::string(table->kernels[i].target->name)) device_ = table->device;
+  if (device_ != nullptr) costs_.clear();
+  clock_ = device_ != nullptr || threads > 1 ? Clock::kWall : Clock::kThread;
 }
 
 Measurement::Measurement(Workload &work) : work_(work), kernels_(limit_kernels_for(work.variant())) {

@@ -54,6 +54,7 @@ class Workload {
 
   std::vector<Cost> costs_;
   std::string variant_;
+  const struct hrnn_device *device_ = nullptr;  // the GPU it runs on
   double steps_ = 1;
   uint32_t threads_ = 1;
 

@@ -125,7 +125,8 @@ void release_view(hrnn_device_memory *memory, uint64_t handle) {
   halide_device_release_crop(nullptr, &part);
 }
 
-int upload(hrnn_device_memory *memory, uint64_t offset, const void *from, uint64_t bytes) {
+// Whole units, by Halide.
+int upload_units(hrnn_device_memory *memory, uint64_t offset, const void *from, uint64_t bytes) {
   if (bytes == 0) return 0;
   return with_part(memory, offset, bytes, [&](halide_buffer_t *part) {
     part->host = static_cast<uint8_t *>(const_cast<void *>(from));
@@ -134,7 +135,7 @@ int upload(hrnn_device_memory *memory, uint64_t offset, const void *from, uint64
   });
 }
 
-int download(hrnn_device_memory *memory, uint64_t offset, void *to, uint64_t bytes) {
+int download_units(hrnn_device_memory *memory, uint64_t offset, void *to, uint64_t bytes) {
   if (bytes == 0) return 0;
   return with_part(memory, offset, bytes, [&](halide_buffer_t *part) {
     part->host = static_cast<uint8_t *>(to);
@@ -143,14 +144,38 @@ int download(hrnn_device_memory *memory, uint64_t offset, void *to, uint64_t byt
   });
 }
 
+// The last unit may go beyond what is the caller's.
+int upload(hrnn_device_memory *memory, uint64_t offset, const void *from, uint64_t bytes) {
+  const uint64_t rest = bytes % kUnit, whole = bytes - rest;
+  const int code = upload_units(memory, offset, from, whole);
+  if (code != 0 || rest == 0) return code;
+  uint8_t last[kUnit] = {};
+  memcpy(last, static_cast<const uint8_t *>(from) + whole, size_t(rest));
+  return upload_units(memory, offset + whole, last, kUnit);
+}
+
+int download(hrnn_device_memory *memory, uint64_t offset, void *to, uint64_t bytes) {
+  const uint64_t rest = bytes % kUnit, whole = bytes - rest;
+  uint8_t last[kUnit];
+  int code = download_units(memory, offset, to, whole);
+  if (code != 0 || rest == 0) return code;
+  code = download_units(memory, offset + whole, last, kUnit);
+  if (code == 0) memcpy(static_cast<uint8_t *>(to) + whole, last, size_t(rest));
+  return code;
+}
+
 #if defined(HRNN_DEVICE_CUDA)
-// Halide has no name for this: the driver is called in its context. The driver's symbols are global (see driver_loads).
+// Of the driver, whose symbols are global (see driver_loads); null: it has none of this name.
+template <class Function>
+Function driver(const char *name) {
+  return reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, name));
+}
+
+// Halide has no name for what follows: the driver is called in its context.
 template <class Call>
 int in_context(Call call) {
-  using Push = int (*)(void *);
-  using Pop = int (*)(void **);
-  const Push push = reinterpret_cast<Push>(dlsym(RTLD_DEFAULT, "cuCtxPushCurrent_v2"));
-  const Pop pop = reinterpret_cast<Pop>(dlsym(RTLD_DEFAULT, "cuCtxPopCurrent_v2"));
+  const auto push = driver<int (*)(void *)>("cuCtxPushCurrent_v2");
+  const auto pop = driver<int (*)(void **)>("cuCtxPopCurrent_v2");
   if (push == nullptr || pop == nullptr) return halide_error_code_symbol_not_found;
   void *context = nullptr;
   int code = halide_cuda_acquire_context(nullptr, &context, true);
@@ -165,21 +190,68 @@ int in_context(Call call) {
 }
 
 int pin(void *memory, uint64_t bytes) {
-  using Register = int (*)(void *, size_t, unsigned);
-  const Register pages = reinterpret_cast<Register>(dlsym(RTLD_DEFAULT, "cuMemHostRegister_v2"));
+  const auto pages = driver<int (*)(void *, size_t, unsigned)>("cuMemHostRegister_v2");
   if (pages == nullptr) return halide_error_code_symbol_not_found;
   return in_context([&] { return pages(memory, size_t(bytes), 0); });
 }
 
 void unpin(void *memory) {
-  using Unregister = int (*)(void *);
-  const Unregister pages = reinterpret_cast<Unregister>(dlsym(RTLD_DEFAULT, "cuMemHostUnregister"));
+  const auto pages = driver<int (*)(void *)>("cuMemHostUnregister");
   if (pages != nullptr) in_context([&] { return pages(memory); });
+}
+
+int is_pinned(const void *memory, uint64_t bytes) {
+  constexpr int kMemoryType = 2, kHost = 1;  // CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_MEMORYTYPE_HOST
+  const auto attribute = driver<int (*)(void *, int, uint64_t)>("cuPointerGetAttribute");
+  if (attribute == nullptr || bytes == 0) return 0;
+  const uint64_t first = reinterpret_cast<uintptr_t>(memory);
+  for (uint64_t byte : {first, first + bytes - 1}) {
+    int type = 0;
+    if (in_context([&] { return attribute(&type, kMemoryType, byte); }) != 0 || type != kHost) return 0;
+  }
+  return 1;
+}
+
+// CUDA_MEMCPY2D: lines of a picture.
+struct Side {
+  size_t x, y;
+  int memory_type;
+  const void *host;
+  uint64_t device;
+  void *array;
+  size_t pitch;
+};
+struct Lines {
+  Side from, to;
+  size_t bytes, count;
+};
+
+int download_pieces(hrnn_device_memory *memory, uint64_t offset, uint64_t apart, void *to, uint64_t to_apart, uint64_t bytes,
+                    uint64_t count) {
+  constexpr int kHost = 1, kDevice = 2;  // CU_MEMORYTYPE_HOST, _DEVICE
+  const auto copy = driver<int (*)(const Lines *)>("cuMemcpy2DUnaligned_v2");
+  if (copy == nullptr) return halide_error_code_symbol_not_found;
+  const uint64_t from = halide_cuda_get_device_ptr(nullptr, &memory->buffer) + offset;
+  const Lines lines = {{0, 0, kDevice, nullptr, from, nullptr, size_t(apart)},
+                       {0, 0, kHost, to, 0, nullptr, size_t(to_apart)},
+                       size_t(bytes),
+                       size_t(count)};
+  last_error[0] = 0;
+  return in_context([&] { return copy(&lines); });
 }
 #else
 // OpenCL pins memory only that it allocates itself.
 int pin(void *, uint64_t) { return halide_error_code_symbol_not_found; }
 void unpin(void *) {}
+int is_pinned(const void *, uint64_t) { return 0; }
+
+int download_pieces(hrnn_device_memory *memory, uint64_t offset, uint64_t apart, void *to, uint64_t to_apart, uint64_t bytes,
+                    uint64_t count) {
+  int code = 0;
+  for (uint64_t i = 0; i < count && code == 0; i++)
+    code = download(memory, offset + i * apart, static_cast<uint8_t *>(to) + i * to_apart, bytes);
+  return code;
+}
 #endif
 
 const char *failure() { return last_error; }
@@ -216,4 +288,5 @@ int probe(char *reason, size_t reason_bytes) {
 
 extern "C" HRNN_API const hrnn_device HRNN_DEVICE = {
     HRNN_ABI_VERSION, kFeature,     kName,  probe,    buffer_interface, allocate, release,
-    view,             release_view, upload, download, pin,              unpin,    failure};
+    view,             release_view, upload, download, download_pieces,  pin,      unpin,   is_pinned,
+    failure};

@@ -2,7 +2,8 @@
 //
 // Runs a direction on a GPU. Steps of a stretch of time are launched one after another without waiting; their states
 // are kept in a history on the device and fetched once a stretch. While the device computes one stretch, the host copies the
-// outputs of the one before to where they go, and the inputs of the next together.
+// outputs of the one before to where they go, and the inputs of the next together; where the caller's arrays are pinned and lie
+// as the device has them, it copies from and to them itself. Inputs and states lie in the order of time, whichever way the pass goes.
 #include <algorithm>
 #include <cstring>
 #include <initializer_list>
@@ -42,14 +43,43 @@ int64_t aligned(int64_t bytes) { return (bytes + kViewAlignment - 1) / kViewAlig
 // One step's states in the history.
 int64_t slot_bytes(const hrnn_plan &plan, int64_t batch) { return aligned(batch * plan.padded() * plan.element); }
 
-// Steps [begin, end) of a pass, from the state in slot `first` of the history.
+// Steps [begin, end) of a pass, from the state in slot `first` of the history. Those of a reverse one are later in time than what
+// follows them.
 struct Stretch {
   int64_t begin, end, first;
+  bool reverse;
 
   int64_t steps() const { return end - begin; }
+  // The place of its step `index` among those of the stretch.
+  int64_t place(int64_t index) const { return reverse ? steps() - 1 - index : index; }
   // Where the state is after `done` of its steps.
-  int64_t slot(const DeviceState &d, int64_t done) const { return (first + done) % (d.chunk_steps + 1); }
+  int64_t slot(const DeviceState &d, int64_t done) const {
+    const int64_t slots = d.chunk_steps + 1;
+    return reverse ? (first + slots - done) % slots : (first + done) % slots;
+  }
 };
+
+// Which of the caller's arrays the device copies from and to.
+struct Direct {
+  bool x, y;
+};
+
+// Below this, a copy on the host costs less than what lines of a copy by the device do.
+constexpr int64_t kDirectBytes = 4096;
+
+Direct direct_copies(const Pass &pass) {
+  const hrnn_plan &plan = *pass.plan;
+  const hrnn_run_args &a = *pass.args;
+  const auto pinned = plan.choice.device->is_pinned;
+  const int64_t x_step = a.batch * plan.input, y_step = a.batch * plan.hidden;
+  const bool x_as_there = !pass.ragged && (a.batch == 1 || a.x_batch_stride == plan.input) &&
+                          (a.time == 1 || a.x_time_stride == x_step) && x_step * plan.element >= kDirectBytes;
+  const bool y_as_there = !pass.ragged && (a.batch == 1 || (a.y_batch_stride == plan.hidden && plan.padded() == plan.hidden)) &&
+                          (a.time == 1 || a.y_time_stride >= y_step) && y_step * plan.element >= kDirectBytes;
+  const uint8_t *y = static_cast<const uint8_t *>(a.y) + pass.direction * a.y_dir_stride * plan.element;
+  return {x_as_there && pinned(a.x, uint64_t(a.time * x_step * plan.element)) == 1,
+          a.y != nullptr && y_as_there && pinned(y, uint64_t(((a.time - 1) * a.y_time_stride + y_step) * plan.element)) == 1};
+}
 
 hrnn_status failed(hrnn_error *error, const hrnn_plan &plan, const char *what, int code) {
   return fail(error, HRNN_DEVICE_ERROR, "%s: %s failed with error %d: %s", plan.choice.target->name, what, code,
@@ -101,13 +131,13 @@ void set_panels(const hrnn_plan &plan, T *tensor, int64_t rows) {
   tensor->set(2, rows, plan.padded());
 }
 
-// Input rows of a stretch as [step, row, I] into the staging memory.
+// Input rows of a stretch as [place, row, I] into the staging memory.
 void gather_input(const Pass &pass, const Stretch &stretch) {
-  uint8_t *to = pass.state->device->x_staging;
   const hrnn_run_args &a = *pass.args;
   const size_t bytes = size_t(pass.plan->input * pass.plan->element);
   for (int64_t s = stretch.begin; s < stretch.end; s++) {
     const int64_t active = pass.active(s);
+    uint8_t *to = pass.state->device->x_staging + size_t(stretch.place(s - stretch.begin) * a.batch) * bytes;
     for (int64_t b = 0; b < a.batch; b++, to += bytes) {
       const Point point = b < active ? pass.at(s, b) : Point{0, 0};
       const int64_t at = point.time * a.x_time_stride + point.sequence * a.x_batch_stride;
@@ -168,8 +198,8 @@ int launch_step(const Pass &pass, DeviceState *d, const Stretch &stretch, int64_
     input.set(0, plan.lanes, 1);
     input.set(1, plan.cell.gates, plan.lanes);
     input.set(2, plan.panels, plan.lanes * plan.cell.gates);
-    // Row 0 of this step is row index * batch of the stretch.
-    input.set(3, (index + 1) * batch, plan.row_values(), -index * batch);
+    const int64_t before = stretch.place(index) * batch;  // rows of the stretch
+    input.set(3, before + batch, plan.row_values(), -before);
     state.init(plan);
     set_panels(plan, &state, batch);
     operand.init(plan);
@@ -201,12 +231,20 @@ int launch_step(const Pass &pass, DeviceState *d, const Stretch &stretch, int64_
   return 0;
 }
 
+// Where the stretch's input lies, in the order of its places.
+const void *input_of(const Pass &pass, const Stretch &stretch, const Direct &direct) {
+  if (!direct.x) return pass.state->device->x_staging;
+  const hrnn_run_args &a = *pass.args;
+  const int64_t time = pass.reverse ? a.time - stretch.end : stretch.begin;
+  return static_cast<const uint8_t *>(a.x) + time * a.batch * pass.plan->input * pass.plan->element;
+}
+
 // Copies the input to the device and launches everything.
-hrnn_status start(const Pass &pass, const Stretch &stretch, hrnn_error *error) {
+hrnn_status start(const Pass &pass, const Stretch &stretch, const Direct &direct, hrnn_error *error) {
   const hrnn_plan &plan = *pass.plan;
   DeviceState *d = pass.state->device;
   const int64_t rows = stretch.steps() * pass.args->batch;
-  int code = plan.choice.device->upload(d->x, 0, d->x_staging, uint64_t(rows * plan.input * plan.element));
+  int code = plan.choice.device->upload(d->x, 0, input_of(pass, stretch, direct), uint64_t(rows * plan.input * plan.element));
   if (code != 0) return failed(error, plan, "copying the input", code);
   const hrnn_status status = project(pass, d, rows, error);
   for (int64_t i = 0; i < stretch.steps() && status == HRNN_OK && code == 0; i++)
@@ -214,41 +252,65 @@ hrnn_status start(const Pass &pass, const Stretch &stretch, hrnn_error *error) {
   return code == 0 ? status : failed(error, plan, "launching a step", code);
 }
 
-// The first step of a stretch whose states are wanted: where only the last ones are, and all sequences end there, that one.
-int64_t first_wanted(const Pass &pass, const Stretch &stretch) {
-  if (pass.args->y != nullptr || pass.ragged) return stretch.begin;
+// The first step of a stretch whose states the host wants: where only the last ones are, and all sequences end there, that one.
+int64_t first_wanted(const Pass &pass, const Stretch &stretch, const Direct &direct) {
+  if (pass.ragged || (pass.args->y != nullptr && !direct.y)) return stretch.begin;
   return stretch.end == pass.steps() ? stretch.end - 1 : stretch.end;
 }
 
-// Waits for the states of a stretch: one piece of the ring, or two.
-hrnn_status fetch(const Pass &pass, const Stretch &stretch, hrnn_error *error) {
-  const hrnn_plan &plan = *pass.plan;
-  DeviceState *d = pass.state->device;
-  const int64_t bytes = slot_bytes(plan, pass.args->batch);
-  for (int64_t done = first_wanted(pass, stretch) - stretch.begin; done < stretch.steps();) {
-    const int64_t slot = stretch.slot(*d, done + 1), at = slot * bytes;
-    const int64_t slots = std::min(stretch.steps() - done, d->chunk_steps + 1 - slot);
-    const int code = plan.choice.device->download(d->history, uint64_t(at), d->history_staging + at, uint64_t(slots * bytes));
-    if (code != 0) return failed(error, plan, "copying the states back", code);
+// Calls copy(slot, done, slots) for the states after steps `from` and later of a stretch: `slots` of them, from `slot` on, the first
+// computed of which is that after `done` steps. They are one piece of the ring, or two.
+template <class Copy>
+int for_each_piece(const DeviceState &d, const Stretch &stretch, int64_t from, Copy copy) {
+  for (int64_t done = from; done < stretch.steps();) {
+    const int64_t slot = stretch.slot(d, done + 1);
+    const int64_t slots = std::min(stretch.steps() - done, stretch.reverse ? slot + 1 : d.chunk_steps + 1 - slot);
+    if (const int code = copy(stretch.reverse ? slot - slots + 1 : slot, done, slots)) return code;
     done += slots;
   }
-  return HRNN_OK;
+  return 0;
+}
+
+// Waits for the states of a stretch: to y where it takes them, and into the staging memory where they are wanted.
+hrnn_status fetch(const Pass &pass, const Stretch &stretch, const Direct &direct, hrnn_error *error) {
+  const hrnn_plan &plan = *pass.plan;
+  const hrnn_device &device = *plan.choice.device;
+  const hrnn_run_args &a = *pass.args;
+  DeviceState *d = pass.state->device;
+  const int64_t bytes = slot_bytes(plan, a.batch);
+  int code = 0;
+  if (direct.y) {
+    code = for_each_piece(*d, stretch, 0, [&](int64_t slot, int64_t done, int64_t slots) {
+      const int64_t step = stretch.begin + done, time = pass.reverse ? a.time - step - slots : step;
+      const int64_t at = time * a.y_time_stride + pass.direction * a.y_dir_stride;
+      return device.download_pieces(d->history, uint64_t(slot * bytes), uint64_t(bytes), static_cast<uint8_t *>(a.y) + at * plan.element,
+                                    uint64_t(a.y_time_stride * plan.element), uint64_t(a.batch * plan.hidden * plan.element),
+                                    uint64_t(slots));
+    });
+  }
+  if (code == 0) {
+    const int64_t from = first_wanted(pass, stretch, direct) - stretch.begin;
+    code = for_each_piece(*d, stretch, from, [&](int64_t slot, int64_t, int64_t slots) {
+      return device.download(d->history, uint64_t(slot * bytes), d->history_staging + slot * bytes, uint64_t(slots * bytes));
+    });
+  }
+  return code == 0 ? HRNN_OK : failed(error, plan, "copying the states back", code);
 }
 
 // The fetched states to y; sequences that end here put theirs into the state.
-void scatter_outputs(const Pass &pass, const Stretch &stretch) {
+void scatter_outputs(const Pass &pass, const Stretch &stretch, const Direct &direct) {
   const hrnn_plan &plan = *pass.plan;
   const hrnn_run_args &a = *pass.args;
   const DeviceState &d = *pass.state->device;
   const int64_t row_bytes = plan.padded() * plan.element;
   const size_t bytes = size_t(plan.hidden * plan.element);
   uint8_t *final_state = pass.state->directions[pass.direction].h[0];
-  for (int64_t s = first_wanted(pass, stretch); s < stretch.end; s++) {
+  for (int64_t s = first_wanted(pass, stretch, direct); s < stretch.end; s++) {
     const uint8_t *states = d.history_staging + stretch.slot(d, s + 1 - stretch.begin) * slot_bytes(plan, a.batch);
     for (int64_t b = 0; b < pass.active(s); b++) {
       const Point point = pass.at(s, b);
       const int64_t at = point.time * a.y_time_stride + pass.direction * a.y_dir_stride + point.sequence * a.y_batch_stride;
-      if (a.y != nullptr) memcpy(static_cast<uint8_t *>(a.y) + at * plan.element, states + b * row_bytes, bytes);
+      if (a.y != nullptr && !direct.y) memcpy(static_cast<uint8_t *>(a.y) + at * plan.element, states + b * row_bytes, bytes);
       if (s + 1 == pass.steps(b)) memcpy(final_state + b * row_bytes, states + b * row_bytes, bytes);
     }
   }
@@ -354,19 +416,23 @@ void device_state_destroy(hrnn_state *state) {
 hrnn_status device_run(const Pass &pass, hrnn_error *error) {
   const int64_t total = pass.steps(), most = pass.state->device->chunk_steps;
   if (total == 0) return HRNN_OK;
+  const Direct direct = direct_copies(pass);
   auto stretch_from = [&](int64_t begin, int64_t first) {
-    return Stretch{begin, std::min(begin + most, total), first};
+    return Stretch{begin, std::min(begin + most, total), first, pass.reverse};
+  };
+  auto gather = [&](const Stretch &stretch) {
+    if (!direct.x && stretch.steps() > 0) gather_input(pass, stretch);
   };
   Stretch now = stretch_from(0, 0);
-  gather_input(pass, now);
+  gather(now);
   hrnn_status status = send_state(pass, error);
-  if (status == HRNN_OK) status = start(pass, now, error);
+  if (status == HRNN_OK) status = start(pass, now, direct, error);
   while (status == HRNN_OK) {
     const Stretch next = stretch_from(now.end, now.slot(*pass.state->device, now.steps()));
-    if (next.steps() > 0) gather_input(pass, next);
-    status = fetch(pass, now, error);
-    if (status == HRNN_OK && next.steps() > 0) status = start(pass, next, error);
-    if (status == HRNN_OK) scatter_outputs(pass, now);
+    gather(next);
+    status = fetch(pass, now, direct, error);
+    if (status == HRNN_OK && next.steps() > 0) status = start(pass, next, direct, error);
+    if (status == HRNN_OK) scatter_outputs(pass, now, direct);
     if (next.steps() == 0) break;
     now = next;
   }

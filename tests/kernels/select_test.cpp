@@ -35,7 +35,7 @@ const hrnn_target kCudaTarget = {"cuda", kCuda, 100, HRNN_USE_GPU};
 const hrnn_target kOpenClTarget = {"opencl", kOpenCl, 5, HRNN_USE_FORCED};
 
 const hrnn_device kCudaDevice = {HRNN_ABI_VERSION, HRNN_FEATURE_CUDA, "cuda", nullptr, nullptr, nullptr,
-                                 nullptr,          nullptr,           nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+                                 nullptr,          nullptr,           nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 
 // A kernel table under construction.
 class Table {

@@ -11,7 +11,7 @@
 
 namespace {
 
-// Plain C++ runs everywhere.
+// Plain C++ runs everywhere, also where a device's memory is the host's (plain_device.h).
 const hrnn_target kPlainTarget = {"plain", 0, 1, HRNN_USE_CPU};
 
 // Element access by coordinates, as generated code does it.
@@ -23,7 +23,8 @@ struct View {
     const int64_t at[] = {index...};
     int64_t offset = 0;
     for (size_t i = 0; i < sizeof...(index); ++i) offset += (at[i] - buffer->dim[i].min) * buffer->dim[i].stride;
-    return reinterpret_cast<T *>(buffer->host)[offset];
+    const void *first = buffer->host != nullptr ? buffer->host : reinterpret_cast<const void *>(uintptr_t(buffer->device));
+    return static_cast<T *>(const_cast<void *>(first))[offset];
   }
   int64_t begin(int d) const { return buffer->dim[d].min; }
   int64_t end(int d) const { return buffer->dim[d].min + buffer->dim[d].extent; }

@@ -30,10 +30,15 @@ typedef struct hrnn_device {
   /* Copies, done when they return: `from` may then be written to, and `to` read. */
   int (*upload)(hrnn_device_memory *memory, uint64_t offset, const void *from, uint64_t bytes);
   int (*download)(hrnn_device_memory *memory, uint64_t offset, void *to, uint64_t bytes);
+  /* As `count` calls of download(), of `bytes` each: from `apart` bytes further in the memory each time, to `to_apart` bytes further. */
+  int (*download_pieces)(hrnn_device_memory *memory, uint64_t offset, uint64_t apart, void *to, uint64_t to_apart, uint64_t bytes,
+                         uint64_t count);
   /* Memory of the host's that copies shall be fast from and to, until unpin. An error where that cannot be, which is none:
      copies are slower then. */
   int (*pin)(void *memory, uint64_t bytes);
   void (*unpin)(void *memory);
+  /* 1 where that was done to all of it, by pin or by the program itself through the driver. */
+  int (*is_pinned)(const void *memory, uint64_t bytes);
   /* What was wrong with the last call, or kernel, that failed in this thread: text for messages. */
   const char *(*failure)(void);
 } hrnn_device;

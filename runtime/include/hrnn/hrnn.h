@@ -36,7 +36,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a struct below changes incompatibly; embedded objects carry the value they were made with. */
-#define HRNN_ABI_VERSION 4u
+#define HRNN_ABI_VERSION 5u
 
 /* ---- Statuses and messages ---------------------------------------------------------------------------------- */
 

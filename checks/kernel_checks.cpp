@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <set>
 
 namespace hrnn_test {
@@ -129,7 +130,9 @@ Report check_shapes(const Kernels &kernels, int draws) {
   const bool relu = has_relu_kernels(kernels.rows());
   int turn = 0, single_turn = 0;
   std::mt19937 single_random(9);
-  auto check = [&](const std::string &cell, int hidden, int time, int batch, int turn, std::mt19937 &random) {
+  // `cached`: all weights in the first-level cache, or next to none in any. Where it is said, each step has all rows.
+  auto check = [&](const std::string &cell, int hidden, int time, int batch, int turn, std::mt19937 &random,
+                   std::optional<bool> cached = std::nullopt) {
     LayerRun run;
     run.layer.cell = cell;
     run.dtype = kernels.dtype;
@@ -138,13 +141,12 @@ Report check_shapes(const Kernels &kernels, int draws) {
     const int input = pick<int>({1, 3, 16, 17, 31}, &random);
     const Shape shape = {input, hidden, time > 0 ? time : pick<int>({1, 2, 7}, &random), batch};
     const unsigned flags = random();
-    const RandomParts parts = {flags % 4 != 0, (flags >> 2) % 3 != 0, (flags >> 4) % 2 == 0, (flags >> 13) % 4 != 0};
+    const RandomParts parts = {flags % 4 != 0, (flags >> 2) % 3 != 0, (flags >> 4) % 2 == 0 && !cached, (flags >> 13) % 4 != 0};
     run.batch_major = (flags >> 5) % 2;
     run.want_y = (flags >> 6) % 4 != 0;
     run.want_y_h = !run.want_y || (flags >> 8) % 4 != 0;
     run.spare_batch = int((flags >> 10) % 3);
-    // All weights in the first-level cache, or next to none in any.
-    run.l1 = run.l2 = (flags >> 12) % 2 ? 1 << 30 : 4 << 10;
+    run.l1 = run.l2 = cached.value_or((flags >> 12) % 2) ? 1 << 30 : 4 << 10;
     if (try_run(&run, shape, parts, kernels.choice(), &random, &report)) return;
     // A cell may grow whatever the weights are, with a gate that is not bounded.
     draw_activations(&run, 0, relu, &random);
@@ -156,10 +158,13 @@ Report check_shapes(const Kernels &kernels, int draws) {
     for (int hidden : hidden_sizes(kernels)) {
       const bool sized = compiled.count(hidden) > 0;
       for (int batch : batch_sizes(kernels))
-        for (int draw = 0; draw < (sized ? std::max(draws, 2) : draws); draw++, turn++)
-          check(cell, hidden, 0, batch, sized && draw < 2 ? draw : turn, random);
+        for (int draw = 0; draw < (sized ? std::max(draws, 4) : draws); draw++, turn++) {
+          const bool all = sized && draw < 4;  // sized kernels with either activations, for weights that lie in caches or do not
+          check(cell, hidden, 0, batch, all ? draw % 2 : turn, random, all ? std::optional<bool>(draw < 2) : std::nullopt);
+        }
       // One step of one row has kernels of its own.
-      for (int draw = 0; draw < 12; draw++) check(cell, hidden, 1, 1, single_turn++, single_random);
+      for (int draw = 0; draw < 12; draw++)
+        check(cell, hidden, 1, 1, single_turn++, single_random, draw < 6 ? std::optional<bool>(draw % 2) : std::nullopt);
     }
   }
   return report;

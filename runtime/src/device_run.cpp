@@ -23,7 +23,7 @@ struct DeviceWeights {
 // `staging`, which is pinned where the driver can do that: copies are several times as fast then.
 struct DeviceState {
   hrnn_device_memory *x, *projected, *history, *between[1 + HRNN_MAX_CARRIED];
-  int64_t chunk_steps;  // of max_batch rows
+  int64_t chunk_steps, staged_steps;  // of a stretch of max_batch rows: at most, and where the host copies
   AlignedBuffer staging;
   uint8_t *x_staging, *history_staging;
   bool pinned;
@@ -32,8 +32,9 @@ struct DeviceState {
 namespace {
 
 // Of a stretch: projections on the device, and what is copied from and to the host. Large enough that waiting once a stretch
-// does not count, and small enough that the first inputs and the last outputs, whose copies nothing hides, do not either.
-constexpr int64_t kProjectedBytes = 16 << 20, kCopiedBytes = 4 << 20;
+// does not count, and, where the host copies too, small enough that the first inputs and the last outputs, whose copies nothing
+// hides, do not either.
+constexpr int64_t kProjectedBytes = 16 << 20, kCopiedBytes = 16 << 20, kStagedBytes = 4 << 20;
 
 // Views into device memory begin at multiples of this: the largest base alignment that OpenCL devices ask for.
 constexpr int64_t kViewAlignment = 512;
@@ -64,21 +65,23 @@ struct Direct {
   bool x, y;
 };
 
-// Below this, a copy on the host costs less than what lines of a copy by the device do.
-constexpr int64_t kDirectBytes = 4096;
+// Of arrays smaller than this, a copy on the host costs less than asking about them and copying lines.
+constexpr int64_t kDirectBytes = 64 << 10;
 
 Direct direct_copies(const Pass &pass) {
   const hrnn_plan &plan = *pass.plan;
   const hrnn_run_args &a = *pass.args;
-  const auto pinned = plan.choice.device->is_pinned;
+  // Steps of `values` each, `apart` from one another.
+  auto pinned = [&](const void *memory, int64_t values, int64_t apart) {
+    const int64_t bytes = ((a.time - 1) * apart + values) * plan.element;
+    return a.time * values * plan.element >= kDirectBytes && plan.choice.device->is_pinned(memory, uint64_t(bytes)) == 1;
+  };
   const int64_t x_step = a.batch * plan.input, y_step = a.batch * plan.hidden;
-  const bool x_as_there = !pass.ragged && (a.batch == 1 || a.x_batch_stride == plan.input) &&
-                          (a.time == 1 || a.x_time_stride == x_step) && x_step * plan.element >= kDirectBytes;
+  const bool x_as_there = !pass.ragged && (a.batch == 1 || a.x_batch_stride == plan.input) && (a.time == 1 || a.x_time_stride == x_step);
   const bool y_as_there = !pass.ragged && (a.batch == 1 || (a.y_batch_stride == plan.hidden && plan.padded() == plan.hidden)) &&
-                          (a.time == 1 || a.y_time_stride >= y_step) && y_step * plan.element >= kDirectBytes;
-  const uint8_t *y = static_cast<const uint8_t *>(a.y) + pass.direction * a.y_dir_stride * plan.element;
-  return {x_as_there && pinned(a.x, uint64_t(a.time * x_step * plan.element)) == 1,
-          a.y != nullptr && y_as_there && pinned(y, uint64_t(((a.time - 1) * a.y_time_stride + y_step) * plan.element)) == 1};
+                          (a.time == 1 || a.y_time_stride >= y_step);
+  const auto *y = static_cast<const uint8_t *>(a.y) + pass.direction * a.y_dir_stride * plan.element;
+  return {x_as_there && pinned(a.x, x_step, x_step), a.y != nullptr && y_as_there && pinned(y, y_step, a.y_time_stride)};
 }
 
 hrnn_status failed(hrnn_error *error, const hrnn_plan &plan, const char *what, int code) {
@@ -386,6 +389,7 @@ hrnn_status device_state_init(hrnn_state *state, hrnn_error *error) {
   const int64_t step_bytes = state->max_batch * plan.row_values() * plan.element;
   const int64_t x_step = state->max_batch * plan.input * plan.element, h_step = slot_bytes(plan, state->max_batch);
   d->chunk_steps = std::max<int64_t>(1, std::min(kProjectedBytes / step_bytes, kCopiedBytes / (x_step + h_step)));
+  d->staged_steps = std::max<int64_t>(1, std::min(d->chunk_steps, kStagedBytes / (x_step + h_step)));
   const int64_t x_bytes = aligned(d->chunk_steps * x_step), history_bytes = (d->chunk_steps + 1) * h_step;
   int code = device.allocate(uint64_t(x_bytes), &d->x);
   if (code == 0) code = device.allocate(uint64_t(d->chunk_steps * step_bytes), &d->projected);
@@ -414,9 +418,11 @@ void device_state_destroy(hrnn_state *state) {
 }
 
 hrnn_status device_run(const Pass &pass, hrnn_error *error) {
-  const int64_t total = pass.steps(), most = pass.state->device->chunk_steps;
+  const int64_t total = pass.steps();
   if (total == 0) return HRNN_OK;
   const Direct direct = direct_copies(pass);
+  const bool staged = !direct.x || (pass.args->y != nullptr && !direct.y);
+  const int64_t most = staged ? pass.state->device->staged_steps : pass.state->device->chunk_steps;
   auto stretch_from = [&](int64_t begin, int64_t first) {
     return Stretch{begin, std::min(begin + most, total), first, pass.reverse};
   };

@@ -217,7 +217,7 @@ void schedule_gpu(const Tile &tile, ProductLoops &s) {
   Product &product = s.product;
   const Func reader = product.groups.defined() ? product.groups : product.sums;
   Func shared = product.func.in(reader);
-  Var vector("v"), row_outer("ro"), row_inner("ri"), row_group("rg"), group_and_row("gr");
+  Var vector("v"), row_outer("ro"), row_inner("ri"), row_group("rg"), group_and_row("gr"), group_and_chain("gc");
 
   s.output.bound(s.lane, 0, s.lanes)
       .split(s.lane, s.lane, vector, thread.lanes)
@@ -247,11 +247,12 @@ void schedule_gpu(const Tile &tile, ProductLoops &s) {
       .bound(product.chain, 0, tile.chains)
       .split(s.lane, s.lane, vector, thread.lanes)
       .split(s.row, row_group, row_inner, thread.rows)
-      .reorder(vector, s.gate, row_inner, s.lane, product.chain, row_group, s.panel)
+      .fuse(row_group, product.chain, group_and_chain)
+      .reorder(vector, s.gate, row_inner, s.lane, group_and_chain, s.panel)
       .vectorize(vector)
       .unroll(s.gate)
       .unroll(row_inner)
-      .gpu_threads(s.lane, product.chain, row_group);
+      .gpu_threads(s.lane, group_and_chain);
 
   product.func.compute_at(shared, s.lane).vectorize(s.lane).unroll(s.gate).unroll(s.row);
   int next = 0;

@@ -303,7 +303,8 @@ HRNN_API void hrnn_state_reset(hrnn_state *state); /* back to zeros */
 HRNN_API hrnn_status hrnn_state_set(hrnn_state *state, int64_t batch, const void *h, hrnn_error *error);
 HRNN_API hrnn_status hrnn_state_get(const hrnn_state *state, int64_t batch, void *h, hrnn_error *error);
 
-/* Where a sequence lies. A stride of 0 means dense: x [T, N, I], y [T, D, N, H]; h0 and h_n are [D, N, H]. */
+/* Where a sequence lies. A stride of 0 means dense: x [T, N, I], y [T, D, N, H]; h0 and h_n are [D, N, H]. All are in the host's
+ * memory; a GPU is several times faster where x and y are dense and pinned (hrnn/device.h). */
 typedef struct hrnn_run_args {
   uint32_t struct_size;
   uint32_t reserved;

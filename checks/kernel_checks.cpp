@@ -130,9 +130,9 @@ Report check_shapes(const Kernels &kernels, int draws) {
   const bool relu = has_relu_kernels(kernels.rows());
   int turn = 0, single_turn = 0;
   std::mt19937 single_random(9);
-  // `cached`: all weights in the first-level cache, or next to none in any. Where it is said, each step has all rows.
+  // `level`: where all weights lie: in the first-level cache, in the second, beyond. Where it is said, each step has all rows.
   auto check = [&](const std::string &cell, int hidden, int time, int batch, int turn, std::mt19937 &random,
-                   std::optional<bool> cached = std::nullopt) {
+                   std::optional<int> level = std::nullopt) {
     LayerRun run;
     run.layer.cell = cell;
     run.dtype = kernels.dtype;
@@ -141,12 +141,14 @@ Report check_shapes(const Kernels &kernels, int draws) {
     const int input = pick<int>({1, 3, 16, 17, 31}, &random);
     const Shape shape = {input, hidden, time > 0 ? time : pick<int>({1, 2, 7}, &random), batch};
     const unsigned flags = random();
-    const RandomParts parts = {flags % 4 != 0, (flags >> 2) % 3 != 0, (flags >> 4) % 2 == 0 && !cached, (flags >> 13) % 4 != 0};
+    const RandomParts parts = {flags % 4 != 0, (flags >> 2) % 3 != 0, (flags >> 4) % 2 == 0 && !level, (flags >> 13) % 4 != 0};
     run.batch_major = (flags >> 5) % 2;
     run.want_y = (flags >> 6) % 4 != 0;
     run.want_y_h = !run.want_y || (flags >> 8) % 4 != 0;
     run.spare_batch = int((flags >> 10) % 3);
-    run.l1 = run.l2 = cached.value_or((flags >> 12) % 2) ? 1 << 30 : 4 << 10;
+    const int lie = level.value_or(1 + int((flags >> 15) % 3)), none = 4 << 10, all = 1 << 30;
+    run.l1 = lie == 1 ? all : none;
+    run.l2 = lie <= 2 ? all : none;
     if (try_run(&run, shape, parts, kernels.choice(), &random, &report)) return;
     // A cell may grow whatever the weights are, with a gate that is not bounded.
     draw_activations(&run, 0, relu, &random);
@@ -158,13 +160,13 @@ Report check_shapes(const Kernels &kernels, int draws) {
     for (int hidden : hidden_sizes(kernels)) {
       const bool sized = compiled.count(hidden) > 0;
       for (int batch : batch_sizes(kernels))
-        for (int draw = 0; draw < (sized ? std::max(draws, 4) : draws); draw++, turn++) {
-          const bool all = sized && draw < 4;  // sized kernels with either activations, for weights that lie in caches or do not
-          check(cell, hidden, 0, batch, all ? draw % 2 : turn, random, all ? std::optional<bool>(draw < 2) : std::nullopt);
+        for (int draw = 0; draw < (sized ? std::max(draws, 6) : draws); draw++, turn++) {
+          const bool each = sized && draw < 6;  // sized kernels with either activations, wherever weights lie
+          check(cell, hidden, 0, batch, each ? draw % 2 : turn, random, each ? std::optional<int>(1 + draw / 2) : std::nullopt);
         }
       // One step of one row has kernels of its own.
       for (int draw = 0; draw < 12; draw++)
-        check(cell, hidden, 1, 1, single_turn++, single_random, draw < 6 ? std::optional<bool>(draw % 2) : std::nullopt);
+        check(cell, hidden, 1, 1, single_turn++, single_random, draw < 9 ? std::optional<int>(1 + draw / 3) : std::nullopt);
     }
   }
   return report;

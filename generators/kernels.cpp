@@ -464,11 +464,11 @@ const char *generator_name(hrnn_kernel_kind kind) {
   throw std::invalid_argument("no kernels are of kind " + std::to_string(kind));
 }
 
-// "p4r2": four panels by two rows; "p1r1c4": with four chains; "p1r1c2half": of half a panel; "p1r8prefetch": fetching weights.
+// "p4r2": four panels by two rows; "p1r1c4": with four chains; "p1r1c2half": of half a panel; "p1r8far": of weights from beyond the L2.
 std::string tile_name(const Tile &tile) {
   return "p" + std::to_string(tile.panels) + "r" + std::to_string(tile.rows) +
          (tile.chains > 1 ? "c" + std::to_string(tile.chains) : "") + (tile.half ? "half" : "") +
-         (tile.cache_level == kBeyondSecondLevel ? "prefetch" : "");
+         (tile.cache_level == kBeyondSecondLevel ? "far" : "");
 }
 
 std::unique_ptr<Internal::AbstractGenerator> make_generator(const KernelSpec &spec, const TargetRow &target,
@@ -532,7 +532,7 @@ Module build_kernel(const KernelSpec &spec, const TargetRow &target, const std::
   auto generator = make_generator(spec, target, GeneratorContext(kernel_target(target)));
   // As build_module(), but without the metadata nobody reads: only the function and its argv form.
   Pipeline pipeline = generator->build_pipeline();
-  if (spec.tile.cache_level == kBeyondSecondLevel)  // the loops of schedule_cpu()
+  if (spec.tile.cache_level == kBeyondSecondLevel && spec.tile.rows > 1)  // the loops of schedule_cpu()
     prefetch_weights(pipeline, {"weights", ".po", ".ko", spec.tile.panels, spec.tile.unroll});
   return pipeline.compile_to_module(arguments_of(generator.get()), symbol, kernel_target(target), LinkageType::ExternalPlusArgv);
 } catch (const Halide::Error &error) {  // of a user's cell, which is none of std's exceptions

@@ -341,14 +341,23 @@ void add_rows_between(const Machine &machine, int gates, std::vector<Tile> *want
 // bandwidth is the limit, and prefetches only disturb the hardware's.
 constexpr int kMultiplyAddsPerLine = 8;
 
-// The same tiles once more, for weights from beyond the second-level cache. (On ARM it was not measured.)
-void add_prefetching(const Machine &machine, hrnn_kernel_kind kind, const std::vector<Tile> &wanted, std::vector<Tile> *all) {
-  if (machine.by_element || kind == HRNN_FUSED_STEP) return;
+// Panels that one row reads at once from there: memory answers as many streams faster than one.
+constexpr int kStreamsFromMemory = 4;
+
+// Tiles for weights from beyond the second-level cache: those of several rows once more, which prefetch, and a wider one of one row. (On
+// ARM it was not measured.)
+std::vector<Tile> tiles_beyond_second_level(const Machine &machine, const TiledProduct &product, const std::vector<Tile> &wanted) {
+  std::vector<Tile> all;
+  if (machine.by_element || product.kind == HRNN_FUSED_STEP) return all;
+  const Tile one = one_row_tile(machine, product.kind, product.gates, machine.registers, kStreamsFromMemory, 1, kBeyondSecondLevel);
   for (Tile tile : wanted) {
+    if (tile.cache_level != 0) continue;
+    if (tile.rows == 1 && one.panels > tile.panels) all.push_back(one);
     if (tile.rows == 1 || tile.rows * vectors_per_panel(machine) < kMultiplyAddsPerLine) continue;
     tile.cache_level = kBeyondSecondLevel;
-    all->push_back(tile);
+    all.push_back(tile);
   }
+  return all;
 }
 
 int registers_needed(const Machine &machine, const TiledProduct &product, const Tile &tile) {
@@ -380,15 +389,14 @@ std::vector<Tile> tiles(const TiledProduct &product, const std::vector<TunedTile
   if (machine.gpu) return gpu_tiles(machine, product);
   std::vector<Tile> wanted = rules(machine, product.kind, product.gates);
   apply_tuned(machine, product, tuned, &wanted);
-  std::vector<Tile> prefetching;
-  add_prefetching(machine, product.kind, wanted, &prefetching);
+  const std::vector<Tile> beyond = tiles_beyond_second_level(machine, product, wanted);
   add_rows_between(machine, product.gates, &wanted);
   // Many rows first, and before a cache's tile the one for weights anywhere: of tiles that differ in nothing else, the first stays.
   std::stable_sort(wanted.begin(), wanted.end(), [](const Tile &a, const Tile &b) {
     return a.rows != b.rows ? a.rows > b.rows : a.cache_level < b.cache_level;
   });
   std::vector<Tile> all = with_remainders(machine, product, wanted);
-  all.insert(all.end(), prefetching.begin(), prefetching.end());
+  all.insert(all.end(), beyond.begin(), beyond.end());
   return all;
 }
 

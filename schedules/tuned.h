@@ -27,7 +27,7 @@ struct Tile {
   bool half = false;  // only the first half of a panel's units, for layers that have no more
 };
 bool operator==(const Tile &a, const Tile &b);
-// The cache_level of tiles that prefetch weights (prefetch.h).
+// The cache_level of tiles for weights from beyond the second; those of several rows prefetch them (prefetch.h).
 constexpr int kBeyondSecondLevel = 3;
 // The widest: runtime/src/product_call.cpp walks weights in stretches of whole tiles.
 constexpr int kMostPanels = 8, kMostChains = 4;

@@ -120,7 +120,7 @@ TEST(Prefetch, SpreadsOverPassesOfGates) {
 
 // Of tiles of two panels, the next two.
 TEST(Prefetch, AsksForAllPanelsOfTheNextTile) {
-  const std::vector<int64_t> offsets = Projection(tile_of(2, 1, false, 2), 4, 6).run();
+  const std::vector<int64_t> offsets = Projection(tile_of(2, 2, false, 2), 4, 12).run();
   ASSERT_EQ(offsets.size(), size_t(2 * 6 * kLength));
   for (size_t i = 0; i < offsets.size(); i++) EXPECT_EQ(offsets[i], 2 * kPanelBytes + int64_t(i) * kLine) << i;
 }
@@ -154,20 +154,23 @@ TEST(Prefetch, ChangesNothingElse) {
   };
   EXPECT_EQ(prefetches(with), std::vector<std::string>(2, "\tprefetcht1"));
   EXPECT_TRUE(prefetches(without).empty());
+  EXPECT_TRUE(Projection(tile_of(4, 1, false, 1), 4, 1).run().empty());
 }
 
-// Rows enough to hide a line of weights; fewer would only disturb.
-TEST(Prefetch, IsInTilesOfManyRows) {
-  auto rows = [](const char *target) {
-    std::vector<int> of;
-    for (const Tile &tile : tiles({target, HRNN_STEP, 3, HRNN_F32}))
-      if (tile.cache_level == kBeyondSecondLevel) of.push_back(tile.rows);
+// Of many rows, enough to hide a line of weights; fewer would only disturb. Of one, more panels than elsewhere.
+TEST(TilesBeyondTheSecondLevelCache, AreOfManyRowsOrManyPanels) {
+  auto beyond = [](const char *target, int gates) {
+    std::vector<std::pair<int, int>> of;
+    for (const Tile &tile : tiles({target, HRNN_STEP, gates, HRNN_F32}))
+      if (tile.cache_level == kBeyondSecondLevel) of.push_back({tile.panels, tile.rows});
     return of;
   };
-  EXPECT_EQ(rows("avx512"), std::vector<int>({8}));
-  EXPECT_EQ(rows("avx2"), std::vector<int>({6, 4}));
-  EXPECT_EQ(rows("sse41"), std::vector<int>({2}));
-  EXPECT_EQ(rows("neon"), std::vector<int>());
+  using Sizes = std::vector<std::pair<int, int>>;
+  EXPECT_EQ(beyond("avx512", 3), Sizes({{1, 8}, {4, 1}}));
+  EXPECT_EQ(beyond("avx512", 1), Sizes({{2, 8}}));
+  EXPECT_EQ(beyond("avx2", 3), Sizes({{1, 6}, {1, 4}, {2, 1}}));
+  EXPECT_EQ(beyond("sse41", 3), Sizes({{1, 2}}));
+  EXPECT_EQ(beyond("neon", 3), Sizes());
   for (const Tile &tile : tiles({"avx512", HRNN_FUSED_STEP, 3, HRNN_F32})) EXPECT_NE(tile.cache_level, kBeyondSecondLevel);
 }
 

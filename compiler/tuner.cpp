@@ -90,8 +90,8 @@ class KernelTable {
 };
 
 // Tells whether kernels of `table` that `other` has not are called. An entry takes nothing but its arguments, so each needs a function
-// of its own; a table differs from today's in a tile, those for the remainder of the
-// panels and the one that prefetches.
+// of its own; a table differs from today's in a tile, those for the remainder of the panels and the one that
+// prefetches.
 class Probe {
  public:
   Probe(KernelTable *table, const KernelTable &other) : table_(table) {

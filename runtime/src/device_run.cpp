@@ -80,8 +80,10 @@ Direct direct_copies(const Pass &pass) {
   const bool x_as_there = !pass.ragged && (a.batch == 1 || a.x_batch_stride == plan.input) && (a.time == 1 || a.x_time_stride == x_step);
   const bool y_as_there = !pass.ragged && (a.batch == 1 || (a.y_batch_stride == plan.hidden && plan.padded() == plan.hidden)) &&
                           (a.time == 1 || a.y_time_stride >= y_step);
+  const Direct direct = {x_as_there && pinned(a.x, x_step, x_step), false};
+  if (a.y == nullptr || !y_as_there) return direct;
   const auto *y = static_cast<const uint8_t *>(a.y) + pass.direction * a.y_dir_stride * plan.element;
-  return {x_as_there && pinned(a.x, x_step, x_step), a.y != nullptr && y_as_there && pinned(y, y_step, a.y_time_stride)};
+  return {direct.x, pinned(y, y_step, a.y_time_stride)};
 }
 
 hrnn_status failed(hrnn_error *error, const hrnn_plan &plan, const char *what, int code) {

@@ -17,6 +17,8 @@ void set_x86_features(const X86Features &features, hrnn_machine *machine);
 // What the walk through weights and the choice of tiles depend on, in bytes.
 struct CacheSizes {
   int64_t l1, l2;
+  // Weights that stay in the second-level cache from step to step are not more than half of it: the rest is for everything else.
+  int64_t kept_by_l2() const { return l2 / 2; }
 };
 // Those of a machine; where it does not say, the smallest that processors with these instruction sets have.
 CacheSizes cache_sizes(const hrnn_machine &machine);

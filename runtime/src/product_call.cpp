@@ -10,10 +10,9 @@ namespace {
 
 constexpr int64_t kLargestTile = 8;  // panels of the widest kernels
 
-// Weights that stay in the second-level cache from step to step (half of it: the rest is for everything else) are walked
-// at once; larger ones there and back, in stretches that cost a call each, of whole tiles.
+// Weights that stay in the second-level cache from step to step are walked at once; larger ones there and back, in stretches that cost a call each, of whole tiles.
 int64_t stretch_panels(const CacheSizes &caches, int64_t panels, int64_t panel_bytes) {
-  if (panels * panel_bytes <= caches.l2 / 2) return panels;
+  if (panels * panel_bytes <= caches.kept_by_l2()) return panels;
   const int64_t fit = caches.l2 / 8 / panel_bytes;
   return fit < kLargestTile ? kLargestTile : fit / kLargestTile * kLargestTile;
 }

@@ -54,14 +54,13 @@ Fit activations_fit(const hrnn_kernel &k, const hrnn_problem &p, int direction) 
   return Fit::Compiled;
 }
 
-// Kernels for weights that stay in a cache, or do not, are for those that do, or do not. Not more than half of the second-level cache
-// stays there from step to step: the rest is for everything else.
+// Kernels for weights that stay in a cache, or do not, are for those that do, or do not.
 bool weights_fit(const hrnn_kernel &k, const CacheSizes &caches, int64_t weight_bytes) {
   switch (k.cache_level) {
     case 0: return true;
     case 1: return weight_bytes <= caches.l1;
     case 2: return weight_bytes <= caches.l2;
-    default: return weight_bytes > caches.l2 / 2;
+    default: return weight_bytes > caches.kept_by_l2();
   }
 }
 

@@ -11,6 +11,7 @@
 #include <regex>
 #include <sstream>
 
+#include "jit_kernel.h"
 #include "kernels.h"
 #include "schedules.h"
 
@@ -68,10 +69,10 @@ class Projection {
 
   // What the prefetches of a run asked for, in bytes from the first weight.
   std::vector<int64_t> run() {
-    Halide::Internal::JITModule code(Record().of(module()), module().get_function_by_name(kSymbol));
+    const auto kernel = jit_module(Record().of(module()), kSymbol);
     asked_for.clear();
     void *args[] = {weights_.raw_buffer(), bias_.raw_buffer(), x_.raw_buffer(), out_.raw_buffer()};
-    EXPECT_EQ(reinterpret_cast<hrnn_kernel_entry>(code.argv_function())(args), 0);
+    EXPECT_EQ(kernel->entry(args), 0);
     std::vector<int64_t> offsets;
     for (const char *address : asked_for) offsets.push_back(address - reinterpret_cast<const char *>(weights_.data()));
     return offsets;

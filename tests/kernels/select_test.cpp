@@ -535,18 +535,28 @@ TEST(Select, WritesNoMoreThanItsTextsHold) {
   EXPECT_EQ(hrnn_select(&problem, &machine, tables, 1, nullptr, &guarded.selection, &error), HRNN_OK) << error.message;
 }
 
-TEST(Select, TakesKernelsForTheFirstLevelCacheWhereTheWeightsFit) {
-  Table table;
-  table.gru(kAvx512Target);
-  hrnn_kernel &step = table.step(kAvx512Target, "gru", {HRNN_SIGMOID, HRNN_TANH}, "wide_step");
-  hrnn_kernel &projection = table.projection(kAvx512Target, 3, "wide_projection");
-  step.panels = projection.panels = 4;
-  step.cache_level = projection.cache_level = 1;
-  hrnn_machine machine = machine_with(kAvx512);
-  auto selected = [&](uint64_t l1, int64_t hidden) {
-    machine.cache_bytes[0] = l1;
+// Kernels for any weights, and beside them a step and a projection for those that lie in some cache, or do not.
+struct KernelsOfACache {
+  KernelsOfACache(const std::string &name, uint32_t level)
+      : step(table.gru(kAvx512Target).step(kAvx512Target, "gru", {HRNN_SIGMOID, HRNN_TANH}, name + "_step")),
+        projection(table.projection(kAvx512Target, 3, name + "_projection")) {
+    step.cache_level = projection.cache_level = level;
+  }
+  // Where the cache of `level` has so many bytes.
+  hrnn_selection selected(int level, uint64_t bytes, int64_t hidden) {
+    machine.cache_bytes[level - 1] = bytes;
     return select({table.get()}, machine, gru_problem(hidden)).selection;
-  };
+  }
+
+  Table table;
+  hrnn_machine machine = machine_with(kAvx512);
+  hrnn_kernel &step, &projection;
+};
+
+TEST(Select, TakesKernelsForTheFirstLevelCacheWhereTheWeightsFit) {
+  KernelsOfACache kernels("wide", 1);
+  kernels.step.panels = kernels.projection.panels = 4;
+  auto selected = [&](uint64_t l1, int64_t hidden) { return kernels.selected(1, l1, hidden); };
   // R: 3 gates of 64 x 64 floats; W: 3 gates of 64 x 8.
   EXPECT_STREQ(selected(3 * 64 * 64 * 4, 64).step, "wide_step step_avx512");
   EXPECT_STREQ(selected(3 * 64 * 64 * 4 - 1, 64).step, "step_avx512");
@@ -558,24 +568,16 @@ TEST(Select, TakesKernelsForTheFirstLevelCacheWhereTheWeightsFit) {
   // Unknown: 32 KiB.
   EXPECT_STREQ(selected(0, 32).step, "wide_step step_avx512");
   EXPECT_STREQ(selected(0, 64).step, "step_avx512");
-  step.cache_level = 2;
-  machine.cache_bytes[1] = 3 * 64 * 64 * 4;
+  kernels.step.cache_level = 2;
+  kernels.machine.cache_bytes[1] = 3 * 64 * 64 * 4;
   EXPECT_STREQ(selected(1, 64).step, "wide_step step_avx512");
   EXPECT_STREQ(selected(1, 65).step, "step_avx512");
 }
 
 TEST(Select, TakesKernelsThatPrefetchWhereTheSecondLevelCacheDoesNotKeepTheWeights) {
-  Table table;
-  table.gru(kAvx512Target);
-  hrnn_kernel &step = table.step(kAvx512Target, "gru", {HRNN_SIGMOID, HRNN_TANH}, "prefetching_step");
-  hrnn_kernel &projection = table.projection(kAvx512Target, 3, "prefetching_projection");
-  step.rows = projection.rows = 8;
-  step.cache_level = projection.cache_level = 3;
-  hrnn_machine machine = machine_with(kAvx512);
-  auto selected = [&](uint64_t l2, int64_t hidden) {
-    machine.cache_bytes[1] = l2;
-    return select({table.get()}, machine, gru_problem(hidden)).selection;
-  };
+  KernelsOfACache kernels("prefetching", 3);
+  kernels.step.rows = kernels.projection.rows = 8;
+  auto selected = [&](uint64_t l2, int64_t hidden) { return kernels.selected(2, l2, hidden); };
   // R: 3 gates of 64 x 64 floats; W: 3 gates of 64 x 8. Half of the cache holds them, or does not.
   EXPECT_STREQ(selected(2 * 3 * 64 * 64 * 4, 64).step, "step_avx512");
   EXPECT_STREQ(selected(2 * 3 * 64 * 64 * 4 - 2, 64).step, "prefetching_step step_avx512");

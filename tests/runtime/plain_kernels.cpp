@@ -11,7 +11,7 @@
 
 namespace {
 
-// Plain C++ runs everywhere, also where a device's memory is the host's (plain_device.h).
+// Plain C++ runs everywhere, also where a device's memory is the host's (device_test.cpp).
 const hrnn_target kPlainTarget = {"plain", 0, 1, HRNN_USE_CPU};
 
 // Element access by coordinates, as generated code does it.
